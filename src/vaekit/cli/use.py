@@ -120,11 +120,7 @@ def sample(
     _check_given(given, like, noise, latents, temperature)
     output = Output(out, "samples")
     find_run(run)
-    if latents is not None:
-        from vaekit.latents.fitted import check_source
-
-        latents = latents.lower()
-        check_source(latents)
+    latents = _named(latents)
     opened = _open(run, data, device)
     path = output.of(opened)
     fitted = None if given is not None else _source(opened, latents, components, refit)
@@ -139,6 +135,16 @@ def sample(
         x = opened.new_rows(z, noise=noise, beyond_range=beyond_range, seed=seed)
     columns, words = pictures.of_samples(opened, n, label, latents, temperature, noise)
     write(path, opened, x, columns, {"x": x, "z": z}, None if bare else words, class_column(opened, z))
+
+
+def _named(latents: str | None) -> str | None:
+    """The name of a source of codes, checked."""
+    if latents is None:
+        return None
+    from vaekit.latents.fitted import check_source
+
+    check_source(latents.lower())
+    return latents.lower()
 
 
 def _source(run: Run, latents: str | None, components: int | None, refit: bool) -> LatentDensity | None:
