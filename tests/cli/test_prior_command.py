@@ -59,7 +59,7 @@ def test_the_other_densities_and_what_is_refused(folder, capsys):
         (("prior", run, "--refit", "--condition", "attributes"), "no attributes to be conditional on"),
         (("prior", run, "--minutes", 1, "--steps", 3), "give one of"),
         (("sample", run, "--guidance", 2), "add --latents flow-matching and --label"),
-        (("sample", run, "--label", 1), "--label needs a conditional run, or --latents flow-matching"),
+        (("sample", run, "--label", 1, "--latents", "prior"), "or --latents flow-matching for data with labels"),
         (("sample", run, "--label", 1, "--latents", "gmm"), "--label needs a conditional run"),
     ):
         status, said = vaekit(capsys, *words)
