@@ -92,7 +92,7 @@ class Run(SavedRun):
         For a conditional run, they have these labels, or by default those of each class in turn. Other runs take them
         with `latents="flow-matching"`, with `guidance` (`LatentDensity.sample`). "fitted" is the best stored density.
         """
-        latents = source_of(self, latents, guidance)
+        latents = source_of(self, latents, guidance=guidance)
         if latents is None:
             return super().sample_latents(n, labels=labels, temperature=temperature, seed=seed)
         given: dict[str, Any] = {"labels": labels, "guidance": guidance, "temperature": temperature, "seed": seed}

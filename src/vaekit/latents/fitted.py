@@ -38,7 +38,7 @@ def stored_density(run: SavedRun) -> LatentDensity | None:
     return fit_latents(run, max(current, key=lambda name: current[name])) if current else None
 
 
-def source_of(run: SavedRun, name: str | None, guidance: float = 1.0) -> str | None:
+def source_of(run: SavedRun, name: str | None, *, guidance: float = 1.0) -> str | None:
     """What codes are drawn from: the name of a density, or None for the prior.
 
     Arguments:
