@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes catalogue fuzz torture bench-frontier
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes bench-quantised catalogue fuzz torture bench-frontier
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-calibration count the false alarms of vaekit detect on new rows of 12 tables"
 	@echo "make bench-disentanglement    measure the scores of disentanglement beside slow implementations"
 	@echo "make bench-bytes       compare the bytes of test data compressed by runs with gzip, xz, PNG, ... (MNIST=folder, ADULT=adult.csv)"
+	@echo "make bench-quantised   measure recipes with discrete codes after ten minutes each, about 100 minutes"
 	@echo "make bench-filling     compare ways of filling in missing values (ADULT=adult.csv adds Adult)"
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
 	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
@@ -168,6 +169,9 @@ bench-filling: $(READY)
 
 bench-bytes: $(READY)
 	$(BIN)/python bench/bytes.py $(if $(MNIST),--mnist $(MNIST)) $(if $(ADULT),--adult $(ADULT))
+
+bench-quantised: $(READY)
+	$(BIN)/python bench/quantised.py
 
 bench-anomalies: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python bench/anomalies.py

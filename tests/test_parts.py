@@ -253,7 +253,24 @@ def code_prior(part):
     used(images, IMAGES)
 
 
-KINDS_OF_PARTS = (prior, posterior, likelihood, objective, network, activation, observation, corruption, code_prior)
+def quantiser(part):
+    """Codes are those of their entries, in training as drawn and as nearest codes."""
+    for stochastic in (False, True):
+        made = Chosen(part, {}).make(stochastic=stochastic)
+        codes = torch.randint(0, made.codes, (3, 2 * made.stages))
+        entries = made.lookup(codes)
+        assert entries.shape == (*codes.shape, made.dim)
+        assert torch.equal(made.nearest(entries), codes)
+        assert [table.shape for table in made.tables()] == [(made.codes, made.dim)] * made.stages
+        way = "stochastic" if stochastic else "nearest"
+        images = get_recipe("vq")(IMAGES, quantiser=part.name, posterior=way, network="dense", positions=2, hidden=(5,))
+        trained(images, IMAGES)
+        used(images, IMAGES)
+
+
+KINDS_OF_PARTS = (
+    prior, posterior, likelihood, objective, network, activation, observation, corruption, code_prior, quantiser
+)  # fmt: skip
 CONTRACTS = {one.__name__.replace("_", " "): one for one in KINDS_OF_PARTS}
 
 

@@ -72,6 +72,7 @@ CASES = {
     "autoregressive": (None, {"likelihood": "autoregressive"}),
     "vq": (levels, {**LEVELS, "recipe": "vq"}),
     "fsq": (levels, {**LEVELS, "recipe": "fsq", "prior": "independent"}),
+    "drawn codes": (levels, {**LEVELS, "recipe": "residual-vq", "codes": 6, "dim": 2, "posterior": "stochastic"}),
 }
 
 
@@ -84,7 +85,7 @@ def fitted(case, folder, table=None):
     else:
         x = make()
         data = vk.from_arrays(x, label=np.arange(N) % 3, **({"kind": "counts"} if x.ndim == 2 else {}))
-    small = {} if recipe in ("ladder", "vq", "fsq") else {"latent": 3, "hidden": (16,)}
+    small = {} if recipe in ("ladder", "vq", "fsq", "residual-vq") else {"latent": 3, "hidden": (16,)}
     run = vk.fit(data, recipe, out=folder, steps=10, batch=40, **small, **settings, **QUIET)
     run.use_data(data)
     return run
@@ -155,7 +156,7 @@ def test_data_that_x_does_not_determine_are_refused(fashion_mnist, tmp_path):
 # --- other machines ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["binary", "autoregressive", "vq"])
+@pytest.mark.parametrize("case", ["binary", "autoregressive", "vq", "drawn codes"])
 def test_networks_that_differ_by_the_tolerance_decode_alike_and_beyond_it_not(case, packed_case):
     run, made, raw = packed_case(case)
 

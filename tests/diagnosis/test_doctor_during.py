@@ -122,7 +122,7 @@ def test_overfitting(trained):
 
 
 def test_dead_codes(trained):
-    run = trained("codes", recipe="fsq", levels=(8, 8), hidden=(4, 4), steps=5)
+    run = trained("codes", recipe="fsq", posterior="nearest", levels=(8, 8), hidden=(4, 4), steps=5)
     one = doctor(run, stages=["during"])["dead-codes"]
     assert one.numbers["codes"] == 64
     assert one.numbers["used"] < 0.8 * 64

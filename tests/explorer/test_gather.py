@@ -101,7 +101,12 @@ def test_a_conditional_run_is_told_its_labels(tmp_path):
 
 @pytest.mark.parametrize(
     ("recipe", "choices"),
-    [("vq", {"hidden": (4, 8)}), ("ladder", {"layers": (1, 1)}), ("semi-supervised", {}), ("iaf", {"transforms": 1})],
+    [
+        ("vq", {"hidden": (4, 8), "network": "grid"}),
+        ("ladder", {"layers": (1, 1)}),
+        ("semi-supervised", {}),
+        ("iaf", {"transforms": 1}),
+    ],
 )
 def test_other_kinds_of_codes(tmp_path, recipe, choices):
     run = trained(tmp_path / "run", recipe, **choices)

@@ -17,7 +17,7 @@ QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 LONG = 240_000
 """Milliseconds that anything in a browser may take: tests wait for what happens, never for a time."""
 HOSTILE = ["<script>alert(1)</script>", "a \"quoted\" & 'odd' one", "</script><!-- \u2028"]
-SMALL = {"latent": 3, "hidden": (8,), "codes": 6, "dim": 2, "levels": (3, 2), "width": 8, "labelled": 12}
+SMALL = {"latent": 3, "hidden": (8,), "codes": 6, "dim": 2, "width": 8, "labelled": 12}
 
 CLASSES = ("a", "b", "c")
 FACTS = {

@@ -467,9 +467,8 @@ def test_every_recipe_has_latents_or_says_why_not(tmp_path, recipe):
     data = vk.from_arrays(blobs(60, 8, 8), label=label, columns={"big": label})
     choices = {"labelled": 10} if recipe == "semi-supervised" else {}
     run = vk.fit(data, recipe, out=tmp_path / "run", steps=2, **choices, **QUIET)
-    reason = {"vq": "discrete", "fsq": "discrete", "semi-supervised": "discrete", "hyperspherical": "sphere"}.get(
-        recipe
-    )
+    reasons = {"semi-supervised": "discrete", "hyperspherical": "sphere"}
+    reason = "discrete" if "quantiser" in RECIPES[recipe].parameters else reasons.get(recipe)
     if reason is not None:
         with pytest.raises(ChoiceError, match=reason):
             run.fit_latents("gmm")

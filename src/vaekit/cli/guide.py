@@ -12,7 +12,7 @@ PURPOSES: dict[str, tuple[str, ...]] = {
     "Better densities: tighter bounds": ("iwae", "piwae", "ciwae"),
     "Better densities: learned priors": ("best", "vamp", "mixture", "flow-prior", "hierarchical"),
     "Better densities: richer posteriors": ("full-covariance", "iaf", "nsf", "ladder"),
-    "Discrete codes": ("vq", "fsq"),
+    "Discrete codes": ("vq", "fsq", "lfq", "simvq", "residual-vq"),
     "Latents on a sphere": ("hyperspherical",),
     "Autoencoders: codes without log p(x)": ("ae", "sparse", "denoising", "rae-l2", "rae-gp", "wae", "aae"),
     "Published models and baselines": ("kingma2013", "unit-gaussian", "linear", "wake-sleep", "reweighted-wake-sleep"),

@@ -30,7 +30,7 @@ from vaekit.models.vae import VAE, Model
 
 from . import latents
 from .ans import Integers, Stack
-from .codes import Quantised
+from .codes import quantised_scheme
 from .latents import Uniform, Weighted
 from .rounded import Rounded, Tables
 from .rounding import SHIFTS, TOLERANCE
@@ -350,7 +350,7 @@ def scheme_of(model: Model, tolerance: float = TOLERANCE, dtype: torch.dtype = t
     check_discrete(getattr(model.likelihood, "head", None), type(model.likelihood).__name__)
     exact, used = copy.deepcopy(model).cpu().double().eval(), copy.deepcopy(model).cpu().to(dtype).eval()
     if isinstance(exact, VAE) and isinstance(exact.prior, CodePrior):
-        return Quantised(used, exact, tolerance)  # type: ignore[arg-type]
+        return quantised_scheme(used, exact, tolerance)  # type: ignore[arg-type]
     if type(model) in (VAE, SizedVAE):
         return OneLayer(used, exact, tolerance)  # type: ignore[arg-type]
     if isinstance(model, Chain):

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.models.quantised import QuantisedEncoder
+from vaekit.models.quantised import FiniteScalarQuantiser, LookupFreeQuantiser, QuantisedEncoder
 from vaekit.models.vae import VAE
 from vaekit.noise import Key, Noise
 from vaekit.objectives import Batch
-from vaekit.objectives.quantised import perplexity
+from vaekit.objectives.quantised import code_shares, perplexity
 from vaekit.objectives.schedules import Schedule
 from vaekit.training.overfitting import fall, why_not_judged
 from vaekit.utils.isolation import seeded
@@ -270,9 +270,11 @@ def dead_codes(patient: Patient) -> Symptom | NotJudged | None:
     x, c, _ = patient.observed("valid", 1000)
     with torch.no_grad():
         q = model.posterior(*((x,) if c is None else (x, c)))
-    codes, among = q.codes.reshape(-1), model.posterior.quantiser.codes
+        codes = q.drawn_codes(Noise.of(0, len(x), Key.CODES, device=x.device))
+    quantiser = model.posterior.quantiser
+    among, effective = quantiser.codes * quantiser.stages, float(perplexity(codes, quantiser.codes, quantiser.stages))
     draws = codes.numel() / among
-    used, effective = int(codes.unique().numel()), float(perplexity(codes, among))
+    used = int((code_shares(codes, quantiser.codes, quantiser.stages) > 0).sum())
     unused = 1 - used / among
     if draws < DRAWS_PER_CODE:
         return NotJudged(f"the validation data give {draws:.1f} draws per code, and it needs {DRAWS_PER_CODE}")
@@ -282,11 +284,11 @@ def dead_codes(patient: Patient) -> Symptom | NotJudged | None:
         f"{among - used:,} of {among:,} codes are not chosen once for {len(x):,} validation examples with {draws:.0f} "
         f"draws per code (limit 20%); in effect {effective:.1f} codes are used."
     )
-    remedy = (
-        "Use fewer codes (`codes=" + f"{max(2, 2 ** math.ceil(math.log2(max(2.0, effective))))}`), or restart unused "
-        "ones earlier (`restart=0.1`)."
-    )
-    if not isinstance(patient.choices.get("codes"), int):
+    few = max(2, 2 ** math.ceil(math.log2(max(2.0, effective))))
+    remedy = f"Use fewer codes (`codes={few}`), or `recipe='simvq'`, whose entries move together."
+    if isinstance(quantiser, LookupFreeQuantiser):
+        remedy = f"Use fewer bits, such as `bits={max(1, int(math.log2(few)))}`, so that each code is used."
+    elif isinstance(quantiser, FiniteScalarQuantiser):
         remedy = "Use fewer levels, such as `levels=(4, 4)`, so that each code is used."
     numbers = {"codes": among, "used": used, "perplexity": effective, "draws_per_code": draws}
     return Symptom(evidence, remedy, numbers, severity="serious" if unused > 0.9 else None)

@@ -26,7 +26,7 @@ from torch import Tensor
 from vaekit.data.condition import Condition, Labels
 from vaekit.densities import Point
 from vaekit.errors import ChoiceError, RunError
-from vaekit.models.quantised import Coded
+from vaekit.models.quantised import Coded, StochasticCodes
 from vaekit.noise import Key, Noise, fold
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
@@ -95,8 +95,8 @@ def check_codes(run: SavedRun, z: Tensor) -> None:
     first = 0
     for latent in latents:
         q = latent.q
-        support = None if isinstance(q, Coded | Point) else q.support
-        if isinstance(q, Coded) or (support is not None and support.is_discrete):
+        support = None if isinstance(q, Coded | StochasticCodes | Point) else q.support
+        if isinstance(q, Coded | StochasticCodes) or (support is not None and support.is_discrete):
             raise ChoiceError(
                 "some of this run's codes are discrete, so they have no density to fit: sample from its prior "
                 "(without `latents`)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # the register lists metrics in the order of these imports
 # isort: off
-from . import likelihood, latents, images, samples, codes, disentanglement, calibration  # noqa: F401
+from . import likelihood, latents, codebook, images, samples, codes, disentanglement, calibration  # noqa: F401
 
 # isort: on
 from vaekit.utils.uncertainty import area, standard_error, units

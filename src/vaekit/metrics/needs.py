@@ -13,6 +13,7 @@ from vaekit.data.core import Data
 from vaekit.data.observation import Binary
 from vaekit.errors import DataError
 from vaekit.estimators import LEAST_TAIL, tail_size, why_not
+from vaekit.models.quantised import QuantisedEncoder
 from vaekit.models.vae import VAE, Trace
 from vaekit.noise import Noise
 from vaekit.objectives.terms import has_closed_form, rate_per_dim
@@ -90,6 +91,12 @@ def _density(name: str, m: Measurement) -> str | None:
 
 def _discrete(name: str, m: Measurement) -> str | None:
     return None if is_discrete(m) else f"{name} needs a discrete likelihood, which this run does not have"
+
+
+def _codes(name: str, m: Measurement) -> str | None:
+    if isinstance(getattr(m.run.model, "posterior", None), QuantisedEncoder):
+        return None
+    return f"{name} needs discrete codes: train a run with `recipe='vq'`"
 
 
 def _complete(name: str, m: Measurement) -> str | None:
@@ -242,6 +249,7 @@ def _repeated(name: str, m: Measurement) -> str | None:
 
 DENSITY = Need("a density", _density)
 DISCRETE = Need("a discrete likelihood", _discrete)
+CODES = Need("discrete codes", _codes)
 COMPLETE = Need("no missing values", _complete)
 ENOUGH_SAMPLES = Need("enough samples for a tail", _enough_samples)
 TWO_SAMPLES = Need("two samples or more", _two_samples)

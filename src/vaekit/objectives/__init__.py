@@ -11,7 +11,7 @@ from .factor import FactorVAE
 from .importance import CIWAE, IWAE, PIWAE
 from .mmd import WAE, InfoVAE
 from .not_at_random import NotMIWAE
-from .quantised import Quantised
+from .quantised import CodeELBO, Quantised
 from .semi import SemiSupervised
 from .total_correlation import TotalCorrelation
 from .trimmed import Trimmed
@@ -29,6 +29,7 @@ __all__ = [
     "Autoencoder",
     "Batch",
     "Capacity",
+    "CodeELBO",
     "Constrained",
     "FactorVAE",
     "InfoVAE",

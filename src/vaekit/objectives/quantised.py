@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.errors import ChoiceError
-from vaekit.models.quantised import Coded, CodePrior, CodeSequence, QuantisedEncoder
+from vaekit.models.quantised import Coded, CodePrior, CodeSequence, QuantisedEncoder, Quantiser
 from vaekit.models.vae import VAE, Model
 
 from .base import Batch, Losses, Objective
+from .elbo import Beta, Warmup
+from .schedules import Schedule, kl_weight
 from .terms import distortion, elbo_stats
 
 
@@ -24,14 +26,13 @@ class Quantised(Objective):
 
     In the stats, `rate` is -log P(codes) and `elbo` = -(distortion + rate), a bound on log p(x); `commitment` is the
     penalty with its weight; `perplexity` is the exponential of the entropy of the codes in the batch, which is between
-    1 and the size of the codebook.
+    1 and the size of the codebook; `used` is the share of the codebook that occurs in the batch.
     """
 
     def check(self, model: Model) -> None:
-        if not isinstance(getattr(model, "posterior", None), QuantisedEncoder) or not isinstance(
-            getattr(model, "prior", None), CodePrior
-        ):
-            raise ChoiceError("the quantised objective needs discrete latents: a QuantisedEncoder and a CodePrior")
+        posterior, _ = _parts(model)
+        if posterior.stochastic:
+            raise ChoiceError("this objective is for codes that are the nearest entries: train drawn codes by CodeELBO")
 
     def parameter_groups(self, model: Model) -> dict[str, list[nn.Parameter]]:
         _, prior = _parts(model)
@@ -56,23 +57,79 @@ class Quantised(Objective):
         stats = {
             **elbo_stats(d, r),
             "commitment": commitment.mean(),
-            "perplexity": perplexity(q.codes, posterior.quantiser.codes),
+            **codebook_use(q.codes, posterior.quantiser),
         }
         return Losses(losses, stats)
 
 
-def perplexity(codes: Tensor, among: int) -> Tensor:
-    """The exponential of the entropy of the frequencies of codes 0 .. among-1 in a tensor, between 1 and `among`."""
-    flat = codes.reshape(-1)
-    counts = torch.zeros(among, device=codes.device).scatter_add(
-        0, flat, torch.ones(1, device=codes.device).expand(len(flat))
-    )
-    shares = counts / len(flat)
-    return torch.exp(-torch.xlogy(shares, shares).sum())
+class CodeELBO(Objective):
+    r"""The ELBO of a VAE that draws its codes: the encoder is charged for the rate.
+
+    loss = E_q[-log p(x|c)] + beta E_q[sum_i KL(q(c_i | c_<i, x) || P(c_i | c_<i))],
+
+    averaged over the batch, from one sequence of codes per example. Each KL is summed over all values of a code, given
+    the drawn codes before it. The gradient of the draws is that of `straight_through`; with `through_prior`, it also
+    passes through the codes before in P(c_i | c_<i).
+
+    Arguments:
+        beta, warmup: weight of the KL, and steps over which it rises from 0.
+        through_prior: whether the encoder also gets the gradient of log P by the codes that it is conditioned on.
+
+    In the stats, `rate` and `elbo` have beta = 1; `perplexity` and `used` are as of `Quantised`, for the drawn codes.
+    """
+
+    def __init__(self, beta: Beta = 1.0, warmup: Warmup = 0, through_prior: bool = True):
+        super().__init__()
+        self.beta = beta if isinstance(beta, Schedule) else kl_weight(beta, warmup, 0, 0.0)
+        self.through_prior = through_prior
+
+    def check(self, model: Model) -> None:
+        posterior, _ = _parts(model)
+        if not posterior.stochastic:
+            raise ChoiceError("CodeELBO is for codes that are drawn: train nearest entries by Quantised")
+
+    def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
+        posterior, _ = _parts(model)
+        assert isinstance(model, VAE)
+        q, p = posterior(self.seen(batch.x, batch.noise), *batch.given), model.prior()
+        drawn = q.draws(batch.noise)
+        d = -model.px(drawn.z, batch.x, *batch.given).log_prob(batch.x)
+        log_p = p.log_p_after(drawn.chosen if self.through_prior else drawn.chosen.detach())
+        r = (drawn.log_q.exp() * (drawn.log_q - log_p)).sum((-2, -1))
+        stats = {**elbo_stats(d, r), **codebook_use(drawn.codes, posterior.quantiser)}
+        return Losses({"model": (d + self.beta(step) * r).mean()}, stats)
+
+
+def codebook_use(codes: Tensor, quantiser: Quantiser) -> dict[str, Tensor]:
+    """The stats `perplexity` and `used`, the share of a codebook's entries that codes (..., P) take at least once."""
+    used = code_shares(codes, quantiser.codes, quantiser.stages) > 0
+    return {"perplexity": perplexity(codes, quantiser.codes, quantiser.stages), "used": used.float().mean()}
+
+
+def code_shares(codes: Tensor, among: int, stages: int = 1) -> Tensor:
+    """The frequencies (stages, among) of the values of codes (..., P), each row of which sums to 1."""
+    numbers = codes.reshape(-1, stages) + among * torch.arange(stages, device=codes.device)
+    ones = torch.ones(1, device=codes.device).expand(numbers.numel())
+    counts = torch.zeros(stages * among, device=codes.device).scatter_add(0, numbers.flatten(), ones)
+    return counts.reshape(stages, among) / len(numbers)
+
+
+def perplexity(codes: Tensor, among: int, stages: int = 1) -> Tensor:
+    """The exponential of the entropy of the frequencies of codes 0 .. among-1, between 1 and `among`.
+
+    It is averaged over the stages, each of which has its own codebook.
+    """
+    shares = code_shares(codes, among, stages)
+    return torch.exp(-torch.xlogy(shares, shares).sum(-1)).mean()
 
 
 def _parts(model: Model) -> tuple[QuantisedEncoder, CodePrior]:
-    assert isinstance(model, VAE)
-    posterior, prior = model.posterior, model.prior
-    assert isinstance(posterior, QuantisedEncoder) and isinstance(prior, CodePrior)  # noqa: PT018
+    """The posterior and the prior of a quantised VAE.
+
+    Raises:
+        ChoiceError: the model is another one.
+    """
+    posterior, prior = getattr(model, "posterior", None), getattr(model, "prior", None)
+    if not isinstance(posterior, QuantisedEncoder) or not isinstance(prior, CodePrior):
+        raise ChoiceError("the quantised objective needs discrete latents: a QuantisedEncoder and a CodePrior")
     return posterior, prior

@@ -2,7 +2,7 @@
 
 from vaekit.utils.arguments import Argument
 
-from . import classic, named, special
+from . import classic, named, quantised, special
 from .architectures import NETWORKS, Architecture, network
 from .classic import gaussian_vae
 from .compose import compose
@@ -28,6 +28,7 @@ __all__ = [
     "named",
     "network",
     "observation",
+    "quantised",
     "recipe",
     "setting",
     "special",

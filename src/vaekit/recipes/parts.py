@@ -8,6 +8,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from vaekit import heads, networks
+from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError
 from vaekit.heads import LIKELIHOODS, Conditional, Head
 from vaekit.models.library import library_of
@@ -110,6 +111,20 @@ def observe(spec: DataSpec, likelihood: Chosen, observation: Chosen, sized: bool
     if reach is None:
         return adapted
     return adapted._replace(wrap=lambda net: networks.Rescaled(adapted.wrap(net), *reach))
+
+
+def plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> tuple[Observation, Head]:
+    """The observation and the likelihood's head of recipes whose encoder takes x itself.
+
+    Raises:
+        ChoiceError: the data are a mixed table or have missing values.
+    """
+    adapted = observe(spec, likelihood, observation)
+    if adapted.event != spec.shape:
+        raise ChoiceError(
+            "this recipe is for images, signals and vectors without missing values: use `recipe='vae'` for these data"
+        )
+    return adapted.observation, adapted.head
 
 
 def start(

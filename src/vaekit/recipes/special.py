@@ -1,4 +1,4 @@
-"""Recipes whose latents are not one real vector: discrete codes, classes, several layers."""
+"""Recipes whose latents are not one real vector: classes, several layers."""
 
 from __future__ import annotations
 
@@ -11,127 +11,18 @@ from vaekit.errors import ChoiceError
 from vaekit.models.dense_hierarchy import DenseTopDown
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
-from vaekit.models.quantised import CODE_PRIORS, FiniteScalarQuantiser, Quantiser, VectorQuantiser, quantised_vae
 from vaekit.models.vae import Model
-from vaekit.objectives import ELBO, Quantised, SemiSupervised
+from vaekit.objectives import ELBO, SemiSupervised
 from vaekit.objectives.elbo import Beta
 from vaekit.objectives.semi import ALPHA, Alpha
 from vaekit.utils.arguments import Knob
-from vaekit.utils.register import Chosen
 from vaekit.utils.wording import in_python
 
 from .architectures import OF_IMAGES, by_size
 from .composition import USUAL, Composition, DataSpec, long_enough
-from .inputs import Adapted
 from .observations import Observe
-from .parts import Activation, Likelihood, Widths, observe, start
+from .parts import Activation, Likelihood, Widths, observe, plain, start
 from .registry import recipe
-from .signature import Pick
-
-OverCodes = Annotated[Chosen, Pick(CODE_PRIORS, "prior over the sequence of codes", "autoregressive")]
-CodeWidths = Annotated[
-    tuple[int, ...] | None,
-    Knob("channels of the convolutions, finest first, or widths of dense networks", low=1),
-]
-Positions = Annotated[
-    int | None,
-    Knob("codes per datum, with dense networks; by default images and signals have a grid of codes", low=1),
-]
-GridBlocks = Annotated[int, Knob("residual blocks on the grid of codes", low=0)]
-
-
-def _plain(spec: DataSpec, likelihood: Chosen, observation: Chosen) -> Adapted:
-    """`observe` for recipes whose encoder takes x itself.
-
-    Raises:
-        ChoiceError: the data are a mixed table or have missing values.
-    """
-    adapted = observe(spec, likelihood, observation)
-    if adapted.event != spec.shape:
-        raise ChoiceError(
-            "this recipe is for images, signals and vectors without missing values: use `recipe='vae'` for these data"
-        )
-    return adapted
-
-
-def _quantised(
-    spec: DataSpec,
-    quantiser: Quantiser,
-    prior: Chosen,
-    hidden: tuple[int, ...] | None,
-    positions: int | None,
-    blocks: int,
-    likelihood: Chosen,
-    observation: Chosen,
-) -> Composition:
-    """The composition of a quantised VAE."""
-    x_observation, head, _, _ = _plain(spec, likelihood, observation)
-    if positions is None and spec.kind not in ("image", "signal"):
-        positions = max(1, min(16, spec.dims // 4))  # of a vector; images and signals have a grid of codes
-    model = quantised_vae(
-        spec.shape,
-        head,
-        quantiser,
-        channels=hidden or (32, 64),
-        hidden=hidden or (300, 300),
-        blocks=blocks,
-        positions=positions,
-        prior=lambda positions, codes: prior.make(positions=positions, codes=codes),
-        scale=x_observation.network_range,
-    )
-    return Composition(model, Quantised(), x_observation, long_enough(USUAL, spec.n), start)
-
-
-@recipe("vq", "van den Oord et al. 2017, arXiv:1711.00937")
-def vq(
-    spec: DataSpec,
-    *,
-    codes: Annotated[int, Knob("number of entries of the codebook", low=1)] = 128,
-    dim: Annotated[int, Knob("dimensions of an entry", low=1)] = 16,
-    codebook: Annotated[
-        Literal["ema", "gradient"], Knob("how the codebook is learned: by running averages (ema) or by gradients")
-    ] = "ema",
-    commitment: Annotated[
-        float, Knob("weight of the commitment loss, which keeps the encoder's output near the entries", low=0)
-    ] = 0.25,
-    prior: OverCodes,
-    hidden: CodeWidths = None,
-    positions: Positions = None,
-    blocks: GridBlocks = 1,
-    likelihood: Likelihood,
-    observation: Observe,
-) -> Composition:
-    """VQ-VAE: discrete codes, the nearest entries of a learned codebook, and a learned prior over the codes.
-
-    log p(x) >= log p(x | c(x)) + log P(c(x)). The code c(x) is a deterministic function of x, so there is no KL to
-    estimate. The prior P is trained at the same time, as a separate parameter group.
-    """
-    quantiser = VectorQuantiser(codes, dim, 0.99 if codebook == "ema" else None, commitment)
-    return _quantised(spec, quantiser, prior, hidden, positions, blocks, likelihood, observation)
-
-
-@recipe("fsq", "Mentzer et al. 2023, arXiv:2309.15505")
-def fsq(
-    spec: DataSpec,
-    *,
-    levels: Annotated[
-        tuple[int, ...],
-        Knob("number of levels of each dimension of a code; their product is the number of codes", low=2),
-    ] = (8, 6, 5),
-    prior: OverCodes,
-    hidden: CodeWidths = None,
-    positions: Positions = None,
-    blocks: GridBlocks = 1,
-    likelihood: Likelihood,
-    observation: Observe,
-) -> Composition:
-    """Finite scalar quantisation: each dimension of a code is rounded to a few levels; no codebook is learned.
-
-    log p(x) >= log p(x | c(x)) + log P(c(x)), as for `vq`.
-    """
-    if not levels:
-        raise ChoiceError("`levels` must have one number or more, each 2 or more")
-    return _quantised(spec, FiniteScalarQuantiser(levels), prior, hidden, positions, blocks, likelihood, observation)
 
 
 @recipe("semi-supervised", "Kingma et al. 2014, arXiv:1406.5298")
@@ -255,7 +146,7 @@ def ladder(
     """
     if layers is not None and sum(layers) < 1:
         raise ChoiceError(f"`layers` must be numbers of layers with a sum of 1 or more, got {layers}")
-    x_observation, head, _, _ = _plain(spec, likelihood, observation)
+    x_observation, head = plain(spec, likelihood, observation)
     gridded = spec.kind in ("image", "signal")
     if layers is None and gridded and spec.rules > 4 and by_size(spec, {}) == "dense":
         layers = (len(LATENTS),)

@@ -49,6 +49,10 @@ class Coded(Keyed):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         return self.loc.expand(*sample_shape, *self.loc.shape)
 
+    def drawn_codes(self, noise: Noise) -> Tensor:
+        """The codes, whatever the noise: (B, P)."""
+        return self.codes
+
     def log_prob(self, value: Tensor) -> Tensor:
         """The log probability: 0 at the codes, -inf elsewhere."""
         matches = (value.detach() == self.loc.detach()).all(-1)

@@ -13,14 +13,15 @@ from vaekit.heads import Conditional, Head
 from vaekit.models.vae import VAE
 
 from .coded import Coded
-from .networks import GridDecoder, GridEncoder, Once, grid_of
-from .prior import AutoregressiveCodes, CodePrior, IndependentCodes
+from .networks import GridDecoder, GridEncoder, Once, StageSums, grid_of
+from .prior import AutoregressiveCodes, CodeNet, CodePrior
 from .quantisers import Quantiser
+from .stochastic import StochasticCodes
 
 START_ROWS = 1000
 """Number of training examples that initialise a codebook."""
 
-PriorNet = Callable[[int, int], IndependentCodes | AutoregressiveCodes]
+PriorNet = Callable[[int, int], CodeNet]
 
 
 class QuantisedEncoder(nn.Module):
@@ -29,23 +30,39 @@ class QuantisedEncoder(nn.Module):
     Arguments:
         net: x (, c) -> (B, positions * dim).
         quantiser: the quantiser of the vectors.
-        positions: codes per example.
+        positions: vectors per example; each has `quantiser.stages` codes.
+        stochastic: whether codes are drawn, with the probabilities of `StochasticCodes`, or are the nearest entries.
     """
 
-    def __init__(self, net: nn.Module, quantiser: Quantiser, positions: int):
+    def __init__(self, net: nn.Module, quantiser: Quantiser, positions: int, stochastic: bool = False):
         super().__init__()
         self.net, self.quantiser, self.positions = net, quantiser, positions
+        start = torch.full((quantiser.stages,), math.log(quantiser.first_scale))
+        self.log_scale = nn.Parameter(start) if stochastic else None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether codes are drawn."""
+        return self.log_scale is not None
 
     def vectors(self, *given: Tensor) -> Tensor:
         """The vectors before quantisation, (B, positions, dim)."""
         return self.net(*given).unflatten(-1, (self.positions, self.quantiser.dim))
 
-    def forward(self, *given: Tensor) -> Coded:
-        return Coded(self.quantiser(self.vectors(*given)))
+    def forward(self, *given: Tensor) -> Coded | StochasticCodes:
+        e = self.vectors(*given)
+        if self.log_scale is None:
+            return Coded(self.quantiser(e))
+        return StochasticCodes(e, self.quantiser, self.log_scale)
 
     @torch.no_grad()
     def start(self, *given: Tensor) -> None:
-        """Initialise the codebook from the first argument, training data x (n, *event)."""
+        """Initialise the codebook of nearest entries from the first argument, training data x (n, *event).
+
+        Entries that are drawn stay standard normal: all of them are chosen from the first step on.
+        """
+        if self.stochastic:
+            return
         n = min(len(given[0]), START_ROWS)
         rows = torch.linspace(0, len(given[0]) - 1, n, device=given[0].device).long()
         vectors = [self.vectors(*(g[block] for g in given)).flatten(0, 1) for block in rows.split(100)]
@@ -62,6 +79,8 @@ def quantised_vae(
     positions: int | None = None,
     hidden: Sequence[int] = (300, 300),
     prior: PriorNet = AutoregressiveCodes,
+    stochastic: bool = False,
+    activation: str = "relu",
     scale: tuple[float, float] | None = None,
 ) -> VAE:
     """A VAE with discrete latents and a learned prior over them: a VQ-VAE where the quantiser is a `VectorQuantiser`.
@@ -72,9 +91,11 @@ def quantised_vae(
         quantiser: of the vector at each position.
         channels: of the convolutions, finest first; each halves the grid, so 28 x 28 has 7 x 7 codes with two.
         blocks: residual blocks at the grid of codes, in encoder and decoder.
-        positions: number of codes per example, for dense networks; None for convolutions.
+        positions: number of vectors per example, for dense networks; None for convolutions.
         hidden: widths of dense networks.
-        prior: makes the prior's net from (positions, codes).
+        prior: makes the prior's net from (codes per example, values of a code).
+        stochastic: as of `QuantisedEncoder`.
+        activation: nonlinearity of dense networks.
         scale: lowest and highest x if they are far from -1 .. 1, such as (0, 255) of `Levels`.
     """
     if positions is None:
@@ -88,9 +109,12 @@ def quantised_vae(
         encoder: nn.Module = GridEncoder(event, quantiser.dim, channels, blocks)
         decoder: nn.Module = GridDecoder(event, quantiser.dim, params, channels, blocks)
     else:
-        encoder = networks.MLP(event, positions * quantiser.dim, hidden)
-        decoder = networks.MLP((positions * quantiser.dim,), head.features, hidden[::-1])
+        encoder = networks.MLP(event, positions * quantiser.dim, hidden, activation)
+        decoder = networks.MLP((positions * quantiser.dim,), head.features, hidden[::-1], activation)
     if scale is not None:
         encoder = networks.Rescaled(encoder, *scale)
-    posterior = QuantisedEncoder(encoder, quantiser, positions)
-    return VAE(CodePrior(prior(positions, quantiser.codes), quantiser), posterior, Conditional(Once(decoder), head))
+    if quantiser.stages > 1:
+        decoder = StageSums(decoder, quantiser.stages, quantiser.dim)
+    posterior = QuantisedEncoder(encoder, quantiser, positions, stochastic)
+    net = prior(positions * quantiser.stages, quantiser.codes)
+    return VAE(CodePrior(net, quantiser), posterior, Conditional(Once(decoder), head))

@@ -49,3 +49,14 @@ class Once(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return once(self.net, z)
+
+
+class StageSums(nn.Module):
+    """Applies `net` to the sums of the entries of all stages of a vector: z (..., T * stages * dim)."""
+
+    def __init__(self, net: nn.Module, stages: int, dim: int):
+        super().__init__()
+        self.net, self.stages, self.dim = net, stages, dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z.unflatten(-1, (-1, self.stages, self.dim)).sum(-2).flatten(-2))

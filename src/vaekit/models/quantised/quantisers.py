@@ -23,27 +23,50 @@ USAGE_DECAY = 0.99
 
 
 class Quantiser(nn.Module, ABC):
-    """Replaces vectors (..., dim) by the nearest of `codes` vectors. Abstract.
+    """Replaces vectors (..., T, dim) by the nearest of `codes` entries, in one stage or in several. Abstract.
+
+    With several stages, each stage has a code for what those before leave of a vector, and there are P = T * stages
+    codes, stage by stage within a vector; with one stage, P = T.
 
     Attributes:
-        codes: number of codes.
+        codes: number of values of a code.
         dim: size of a vector.
+        stages: codes per vector.
     """
 
     codes: int
     dim: int
+    stages: int = 1
 
     @abstractmethod
     def forward(self, e: Tensor) -> Choice:
-        """The codes of the encoder's vectors (..., dim)."""
+        """The codes (..., P) of the encoder's vectors (..., T, dim)."""
 
     @abstractmethod
     def nearest(self, v: Tensor) -> Tensor:
-        """The codes (...) of the entries nearest to vectors (..., dim), without gradient."""
+        """The codes (..., P) of the entries nearest to vectors (..., P, dim), without gradient."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """The entries (..., dim) of codes (...), without gradient."""
+        """The entries (..., P, dim) of codes (..., P), without gradient."""
+
+    @abstractmethod
+    def tables(self) -> list[Tensor]:
+        """The entries of each stage, (codes, dim), with their gradient."""
+
+    def placed(self, e: Tensor) -> Tensor:
+        """The encoder's vectors where they are compared with the entries: by default unchanged."""
+        return e
+
+    @property
+    def metric(self) -> Tensor:
+        """The weight of each dimension (dim,) in the squared distances of a stochastic posterior: by default 1."""
+        return torch.ones(self.dim, device=self.tables()[0].device)
+
+    @property
+    def first_scale(self) -> float:
+        """The s of a stochastic posterior at the start; by default, the entries are standard normal."""
+        return math.sqrt(self.dim)
 
     def penalties(self, q: Coded) -> tuple[Tensor, Tensor]:
         """Penalties for the encoder and for the codebook, each (B,); by default 0."""
@@ -55,6 +78,14 @@ class Quantiser(nn.Module, ABC):
 
     def initialise(self, e: Tensor) -> None:
         """Initialise from an encoder's vectors (n, dim); by default nothing."""
+
+
+def nearest_entries(v: Tensor, codebook: Tensor) -> Tensor:
+    """The indices (...) of the entries of a codebook (K, dim) that are nearest to vectors (..., dim)."""
+    codebook = codebook.detach()
+    flat = v.detach().reshape(-1, v.shape[-1]).to(codebook.dtype)
+    distance = torch.cdist(flat, codebook, compute_mode="donot_use_mm_for_euclid_dist")  # float32 in autocast too
+    return distance.argmin(-1).reshape(v.shape[:-1])
 
 
 class VectorQuantiser(Quantiser):
@@ -129,11 +160,11 @@ class VectorQuantiser(Quantiser):
             return self.entries + total
         return total / usage.clamp_min(torch.finfo(usage.dtype).tiny)[:, None]
 
+    def tables(self) -> list[Tensor]:
+        return [self.codebook]
+
     def nearest(self, v: Tensor) -> Tensor:
-        codebook = self.codebook.detach()
-        flat = v.detach().reshape(-1, self.dim).to(codebook.dtype)
-        distance = torch.cdist(flat, codebook, compute_mode="donot_use_mm_for_euclid_dist")  # float32 in autocast too
-        return distance.argmin(-1).reshape(v.shape[:-1])
+        return nearest_entries(v, self.codebook)
 
     def lookup(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.codebook.detach())
@@ -225,6 +256,20 @@ class FiniteScalarQuantiser(Quantiser):
     def _index(self, indices: Tensor) -> Tensor:
         """The codes of level indices (..., dim), given as floats."""
         return (indices.long() * self.strides).sum(-1)
+
+    def tables(self) -> list[Tensor]:
+        return [self.lookup(torch.arange(self.codes, device=self.sizes.device))]
+
+    def placed(self, e: Tensor) -> Tensor:
+        return torch.tanh(e)
+
+    @property
+    def metric(self) -> Tensor:
+        return ((self.sizes - 1) / 2).square().float()  # the unit is the distance of neighbouring levels
+
+    @property
+    def first_scale(self) -> float:
+        return 1.0
 
     def nearest(self, v: Tensor) -> Tensor:
         top = (self.sizes - 1).to(v.dtype)
