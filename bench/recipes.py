@@ -170,13 +170,13 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
         f"- Another objective: {listed(other)} trade log p(x) for the other terms of their loss.",
     ]
     lines += [text for name, text in OWN.items() if name in below]
-    coded = {n: short[n] for n in ("vq", "fsq") if n in short}
+    coded = {n: short[n] for n in ("vq", "fsq") if n in short and short[n]["distortion"] < -floor}
     if coded:
         distortions = " and ".join(f"{r['distortion']:.0f}" for r in coded.values())
         lines += [
-            f"- {listed(coded)}: the loss of their encoder does not penalise the rate. Their distortions",
-            f"  ({distortions} nats) are below the entropy of the draw ({-floor:.0f}), so the codes store its noise,",
-            "  and the rate under the prior is high.",
+            f"- {listed(coded)}, with the nearest codes: the loss of their encoder does not penalise the rate. Their",
+            f"  distortions ({distortions} nats) are below the entropy of the draw ({-floor:.0f}), so the codes store its noise,",
+            "  and the rate under the prior is high. [Codes that are drawn](quantised.md) are charged for it.",
         ]
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:

@@ -391,5 +391,7 @@ def test_a_run_is_scored_sampled_and_decoded(run):
     assert np.array_equal(z, run.encode(x))
     assert run.sample(3).shape == (3, 1, 6, 6)
     assert np.isfinite(run.decode(z)).all()
+    with pytest.raises(ChoiceError, match="discrete codes"):
+        run.evaluate(metrics=["log_px_ais"])
     one, many = run.score(x, samples=1), run.score(x, samples=200)
     assert many.mean() > one.mean()  # a stochastic posterior has a bound that K samples tighten

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaekit.densities.sphere import UniformOnSphere
 from vaekit.errors import ChoiceError
 from vaekit.models.library import SizedVAE
+from vaekit.models.quantised import CodePrior
 from vaekit.models.vae import VAE, Model
 
 
@@ -21,6 +22,8 @@ def why_not(model: Model) -> str | None:
         return model.no_density
     if not isinstance(model, VAE):
         return f"a {type(model).__name__} has several layers of latents, or discrete ones"
+    if isinstance(model.prior, CodePrior):
+        return "the latents are discrete codes"
     prior = model.prior()
     if isinstance(prior, UniformOnSphere):
         return "the latents lie on a sphere, on which these estimators cannot move"
