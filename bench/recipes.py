@@ -176,7 +176,7 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
         lines += [
             f"- {listed(coded)}, with the nearest codes: the loss of their encoder does not penalise the rate. Their",
             f"  distortions ({distortions} nats) are below the entropy of the draw ({-floor:.0f}), so the codes store",
-            "  its noise, and the rate under the prior is high. [Codes that are drawn](quantised.md) are charged for it.",
+            "  its noise, and the rate under the prior is high. [Drawn codes](quantised.md) are charged for it.",
         ]
     warm, cold = (short.get(f"full-covariance{end}") for end in (" --warmup 3000", ""))
     if warm and cold and "vae --warmup 3000" in short:

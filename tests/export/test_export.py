@@ -48,7 +48,7 @@ MATRIX = [
     ("conditional", "image", {}, "encode weights"),
     ("semi-supervised", "image", {}, "encode weights"),
     ("vq", "image", {"hidden": (4, 8)}, "decode weights"),
-    ("lfq", "image", {"posterior": "stochastic", "network": "dense", "positions": 3}, "encode weights"),
+    ("vq", "image", {"posterior": "stochastic", "network": "dense", "positions": 3}, "encode weights"),
     ("ladder", "image", {"layers": (1, 1)}, "decode weights"),
     ("vae", "signal", {}, "decode encode"),
     ("vae", "counts", {"likelihood": "poisson"}, "decode weights"),
