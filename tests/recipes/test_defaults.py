@@ -60,10 +60,15 @@ DIFFER = {
     "samples": "importance-weighted bounds need many",
     "transforms": "a prior's flow is applied once per example, a posterior's for each draw",
     "weight": "of another divergence",
+    "width": "a transformer's layers run once per code, dense layers once per datum",
 }
 """Knobs whose default depends on the part, and why."""
 
-CALLED_OTHERWISE = {("MLP", "hidden"): "of a network that is built by hand; recipes pass the widths that they declare"}
+CALLED_OTHERWISE = {
+    ("MLP", "hidden"): "of a network that is built by hand; recipes pass the widths that they declare",
+    ("GridEncoder", "blocks"): "of each level; those of discrete codes are on the last grid only",
+    ("GridDecoder", "blocks"): "of each level; those of discrete codes are on the last grid only",
+}
 """(what is called, its parameter) whose default is not that of the part or recipe that calls it, and why."""
 
 

@@ -97,7 +97,7 @@ def test_every_likelihood_composes_with_data_that_fit_it(likelihood, tmp_path):
         ({"transforms": 4}, "`transforms` belongs"),
         (
             {"blocks": 2},
-            "`blocks` belongs to network conv, and network .dense. takes no .*choose `network=.conv.`, or omit",
+            "`blocks` belongs to network conv or grid, and network .dense. takes no .*choose `network=.conv.`, or omit",
         ),
         ({"posterior": "sphere", "prior": "normal"}, "sphere"),
         ({"posterior": "sphere", "latent": 1}, "`latent=2`"),

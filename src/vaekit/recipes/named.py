@@ -21,7 +21,7 @@ setting(
     "grid",
     compose,
     "Rombach et al. 2022, arXiv:2112.10752",
-    """Codes that are small images, such as 4 x 8 x 8, for densities of codes that sample well (`--latents`).
+    """Codes that are small images, such as 4 x 8 x 8, for densities of codes that sample well.
 
     loss = E_q[-log p(x|z)] + beta KL(q(z|x) || N(0, I)), z = (C, H / 2^n, W / 2^n): convolutions, residual blocks and
     attention, no dense layer.
