@@ -12,6 +12,7 @@ from vaekit import heads
 from vaekit.heads.levels import WIDTHS
 from vaekit.recipes import get_recipe
 from vaekit.recipes.composition import DataSpec
+from vaekit.training.start import take_weights
 from vaekit.utils.progress import Silent
 
 FACTS = DataSpec("image", (3, 4, 4), 50, (0.0, 255.0), True)
@@ -100,3 +101,16 @@ def test_the_training_step_uses_half_of_the_least_scale():
     for mode in (True, False):
         least = head.train(mode)(raw).base_dist.log_scale
         assert float(least) == pytest.approx(math.log(127.5) + heads.LOG_SCALE_FLOOR, rel=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, None), (None, 0.0), (None, None)])
+def test_weights_of_another_run_come_without_its_least_scale(before, after, noise, tmp_path):
+    run = vk.fit(noise, "conv", out=tmp_path / "run", least_scale=before, steps=2, **SMALL)
+    shape = {name: SMALL[name] for name in ("latent", "hidden", "network")}
+    composition = get_recipe("conv")(run.spec, least_scale=after, **shape)
+    head = composition.model.likelihood.head
+    floor = float(head.floor)
+    take_weights(composition, tmp_path / "run")
+    for name, weights in composition.model.likelihood.net.state_dict().items():
+        torch.testing.assert_close(weights, run.model.likelihood.net.state_dict()[name], rtol=0, atol=0)
+    assert float(head.floor) == floor

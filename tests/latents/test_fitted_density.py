@@ -47,8 +47,13 @@ def test_the_density_over_codes_and_its_gradient(mixture):
 def test_codes_that_do_not_vary_stay_near_their_value(mixture):
     density = mixture[0].density
     scale = Scale(torch.cat([LOC, torch.tensor([3.0])]), torch.cat([SPREAD, torch.zeros(1)]))
-    z = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 5.0]])
+    z = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 5.0]], requires_grad=True)
     log_p = CodeDensity(LatentDensity(density, scale, {"name": "gmm"})).log_prob(z)
+    (gradient,) = torch.autograd.grad(log_p.sum(), z)
+    torch.testing.assert_close(gradient[:, 2], torch.tensor([0.0, -2.0]))
+    (without,) = torch.autograd.grad(CodeDensity(mixture[0]).log_prob(flat := z[:, :2]).sum(), flat)
+    torch.testing.assert_close(gradient[:, :2], without)
+    log_p = log_p.detach()
     assert float(log_p[0] - log_p[1]) == pytest.approx(2.0)
     assert float(log_p[0]) == pytest.approx(
         float(CodeDensity(mixture[0]).log_prob(z[0, :2])) - 0.5 * math.log(2 * math.pi)

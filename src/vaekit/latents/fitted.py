@@ -106,12 +106,12 @@ class CodeDensity(Distribution):
         return constraints.real_vector
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z) of z (..., D), differentiable."""
-        scale, z = self.latents.scale, value.reshape(-1, value.shape[-1])
+        """log p(z) of z (..., D), differentiable; computed on the CPU, where fitted densities are."""
+        scale, z = self.latents.scale, value.reshape(-1, value.shape[-1]).cpu()
         constant = (z - scale.loc)[:, ~scale.varies]
         log_p = _with_gradient(self.latents.density, scale.standardise(z)).to(z.dtype) + scale.log_jacobian
         log_p = log_p - 0.5 * constant.square().sum(-1) - 0.5 * constant.shape[1] * math.log(2 * math.pi)
-        return log_p.reshape(value.shape[:-1])
+        return log_p.reshape(value.shape[:-1]).to(value.device)
 
     def codes(self, n: int, seed: int) -> Tensor:
         """n codes (n, D)."""

@@ -31,7 +31,7 @@ class Scale:
 
     def standardise(self, z: Tensor) -> Tensor:
         """The standardised codes of z (N, D), in the dimensions that vary."""
-        return ((z - self.loc) / self.scale)[:, self.varies]
+        return (z[:, self.varies] - self.loc[self.varies]) / self.scale[self.varies]  # no 0 / 0 in the gradient
 
     def of_posteriors(self, p: Posteriors) -> Posteriors:
         """The posteriors of standardised codes, in the dimensions that vary."""

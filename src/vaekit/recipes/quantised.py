@@ -127,7 +127,7 @@ def _fsq(
 
 @quantiser("lfq", "Yu et al. 2023, arXiv:2310.05737")
 def _lfq(
-    bits: Annotated[int, Knob("bits of a code, the signs of a vector; there are 2^bits codes", low=1)] = 6,
+    bits: Annotated[int, Knob("bits of a code, the signs of a vector; there are 2^bits codes", low=1, high=12)] = 6,
     entropy: Annotated[
         float, Knob("weight of the entropies that make nearest codes certain one by one and even over a batch", low=0)
     ] = 0.1,

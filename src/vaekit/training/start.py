@@ -197,6 +197,10 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     return Start(config, data, composition, plan, bool(saved), extend, notes)
 
 
+CHOSEN = "model.likelihood.head.floor"
+"""The tensor of the least scale that validation data choose; see `Head.chooses`."""
+
+
 def take_weights(composition: Composition, run: str | Path) -> None:
     """Start from the weights of another run (`init_from`)."""
     rules = read_config(run)["data"]["facts"].get("rules", 1)
@@ -205,7 +209,11 @@ def take_weights(composition: Composition, run: str | Path) -> None:
     prior = getattr(composition.model, "class_prior", None)  # it describes these data, so it is kept
     logits = None if prior is None else prior.logits.clone()
     file = Path(run) / "model.safetensors"
-    load_weights(composition, read_tensors(file)[0], file)
+    tensors = read_tensors(file)[0]
+    tensors.pop(CHOSEN, None)  # validation data choose it anew; heads without such a number have no such tensor
+    if (number := dict(composition.model.named_buffers()).get(CHOSEN.removeprefix("model."))) is not None:
+        tensors[CHOSEN] = number.clone()
+    load_weights(composition, tensors, file)
     if prior is not None and logits is not None:
         prior.logits.copy_(logits)
 
