@@ -125,7 +125,7 @@ class SavedRun(TrainedModel):
         kept its weights), as the number of this name of diffusers' AutoencoderKL (Rombach et al. 2022, appendix G).
         Codes multiplied by it have unit variance.
         """
-        of: dict[str, Any] = self.config.get("best" if self.options.patience else "valid", {})
+        of = self.config.get("best", {}) if self.options.patience else self.config.get("valid", {})
         return 1 / of["code_std"] if of.get("code_std") else None
 
     @property
