@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes bench-quantised catalogue fuzz torture bench-frontier
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes bench-pictures bench-quantised catalogue fuzz torture bench-frontier
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -39,6 +39,7 @@ help:
 	@echo "make bench-disentanglement    measure the scores of disentanglement beside slow implementations"
 	@echo "make bench-bytes       compare the bytes of test data compressed by runs with gzip, xz, PNG, ... (MNIST=folder, ADULT=adult.csv)"
 	@echo "make bench-quantised   measure recipes with discrete codes after ten minutes each, about 100 minutes"
+	@echo "make bench-pictures    measure and show samples of every sampler, 30 minutes (SPRITES=x.npz, EMOJI=folder)"
 	@echo "make bench-filling     compare ways of filling in missing values (ADULT=adult.csv adds Adult)"
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"
 	@echo "make bench-cells       compare models of single cells with scVI (CELLS=FILE.npz, VAEKIT_PEERS=its Python)"
@@ -172,6 +173,9 @@ bench-bytes: $(READY)
 
 bench-quantised: $(READY)
 	$(BIN)/python bench/quantised.py
+
+bench-pictures: $(READY)
+	$(BIN)/python bench/pictures.py $(if $(SPRITES),--sprites $(SPRITES)) $(if $(EMOJI),--emoji $(EMOJI))
 
 bench-anomalies: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python bench/anomalies.py
