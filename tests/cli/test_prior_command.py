@@ -49,9 +49,37 @@ def test_train_extend_and_sample(folder, capsys):
     assert (table.rows[0][0], table.rows[0][2], plot.kind) == ("flow-matching", "9", "picture")
 
 
+def test_what_is_refused_keeps_the_stored_density(folder, capsys):
+    run = folder / "run"
+    assert vaekit(capsys, "prior", run, "--steps", 6, *SMALL, "--refit", "--condition", "none")[0] == 0
+    stored = {file: file.read_bytes() for file in (run / "latents").rglob("*") if file.is_file()}
+    for words, why in (
+        (("--extend", "--steps", 3), "has taken 6 steps (6 epochs) already"),
+        (("--extend",), "needs a length"),
+        (("--extend", "--lr", 1, "--steps", 9), "was started with --lr 0.001, not 1.0"),
+        (("--refit", "--network", "grid"), "needs codes that are small images"),
+        (("--refit", "--batch", 0), "batch"),
+    ):
+        status, said = vaekit(capsys, "prior", run, *words)
+        assert (status, why in said) == (2, True), said
+        assert all(file.read_bytes() == before for file, before in stored.items())
+    words = ("sample", run, "--latents", "flow-matching", "--label", 1)
+    assert "the flow-matching of this run is not conditional" in vaekit(capsys, *words)[1]
+
+
+def test_the_device_is_the_best_one_by_default(folder, capsys, monkeypatch):
+    from vaekit.training import cost
+
+    asked = []
+    choose = cost.choose_device
+    monkeypatch.setattr(cost, "choose_device", lambda name, double=False: asked.append(name) or choose("cpu"))
+    assert vaekit(capsys, "prior", folder / "run", "--latents", "gmm", "--refit")[0] == 0
+    assert "auto" in asked
+
+
 def test_the_other_densities_and_what_is_refused(folder, capsys):
     run = folder / "run"
-    assert vaekit(capsys, "prior", run, "--latents", "gmm", "--components", 2)[0] == 0
+    assert vaekit(capsys, "prior", run, "--latents", "gmm", "--components", 2, "--refit")[0] == 0
     for words, why in (
         (("prior", run, "--latents", "gmm", "--refit", "--minutes", 1), "gmm is not trained as a run"),
         (("prior", run, "--latents", "gnm"), "did you mean 'gmm'"),

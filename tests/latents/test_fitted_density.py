@@ -1,5 +1,6 @@
 """The fitted density of codes: which one a run has, its gradients, and inference and samples under it."""
 
+import json
 import math
 
 import numpy as np
@@ -142,6 +143,45 @@ def test_sample_draws_from_the_best_stored_density(run, tmp_path, capsys, monkey
     assert "add --latents gmm" in capsys.readouterr().err
     with pytest.raises(ChoiceError, match="did you mean 'prior'"):
         check_source("priro")
+
+
+def test_the_default_compares_gains_over_the_prior_and_passes_over_what_is_worse_or_damaged(run, capsys):
+    for name in ("gmm", "flow"):
+        run.fit_latents(name, steps=2, refit=True)
+    file = run.path / "latents" / "gmm.json"
+    record = read_json(file)
+
+    def chosen(**gmm):
+        write_json(file, record | {"held_out": record["held_out"] | gmm})
+        write_json(other, flow)
+        stored = stored_density(run)
+        return None if stored is None else stored.name, capsys.readouterr().err
+
+    other = run.path / "latents" / "flow.json"
+    flow = read_json(other)
+    flow["held_out"] |= {"log_density": -1.0, "log_density_normal": -3.0}
+    # measured on other codes, for which N(0, I) is better too
+    assert chosen(log_density=0.0, log_density_normal=-1.0) == ("flow", "")
+    # log p(z, label) = -1.5 is that of a code and its label; it competes by log p(z | label)
+    assert chosen(log_density=-1.5, log_density_given=-0.5, log_density_normal=-3.0) == ("gmm", "")
+    flow["held_out"]["log_density"] = -4.0
+    assert chosen(log_density=-2.0, log_density_normal=-3.0) == ("gmm", "")
+    found, said = chosen(log_density=-4.06, log_density_normal=-2.97)
+    assert found is None
+    assert "gmm is passed over" in said
+    assert "-4.06 nats, less than under the prior, -2.97" in said
+    flow["held_out"]["log_density"] = -2.0
+    for text in ("{", "[]", json.dumps({"weights": record["weights"]})):
+        write_json(other, flow)
+        file.write_text(text)
+        assert stored_density(run).name == "flow"
+        assert f"gmm is passed over, since {file} is damaged" in capsys.readouterr().err
+    (run.path / "latents" / "flow.safetensors").write_bytes(b"no tensors")
+    found, said = chosen(log_density=-2.5, log_density_normal=-3.0)
+    assert found == "gmm"
+    assert "flow is passed over" in said
+    for name in ("gmm", "flow"):
+        run.fit_latents(name, steps=2, refit=True)
 
 
 def test_the_density_that_inference_uses_has_a_gradient(run):

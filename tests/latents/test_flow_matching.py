@@ -4,6 +4,7 @@ The codes are those of two heaps, one per label, encoded as they are.
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import vaekit as vk
 from vaekit import heads, networks
 from vaekit.data.observation import Identity
 from vaekit.errors import ChoiceError, RunError
+from vaekit.estimators.probability_flow import path_log_prob
 from vaekit.heads import Conditional
 from vaekit.latents.densities import FlowMatchingDensity, Training
 from vaekit.latents.posterior import condition_of, posteriors
@@ -166,6 +168,39 @@ def test_codes_with_a_grid_have_a_transformer(fresh):
         fresh.sample(2, latents="flow-matching", labels="left")
 
 
+def test_two_directions_estimate_the_log_density_within_its_standard_error():
+    """The mean over codes of more than `EXACT` dimensions, and its standard error, against the exact divergence."""
+    from vaekit.latents.densities import flow_matching
+
+    dims, g = 40, torch.Generator().manual_seed(0)
+    asked = {"width": 24, "layers": 1, "spread": 1.0, "drop": 0.1, "solver_steps": 2, "network": "auto"}
+    choices = flow_matching._choices(dims, None, None, asked)
+    built = flow_matching.composed(choices)
+    with torch.no_grad():
+        for p in built.model.parameters():
+            p.add_(0.08 * torch.randn(p.shape, generator=g))
+    run = SimpleNamespace(model=built.model, config={"step": 1}, device=torch.device("cpu"))
+    density = FlowMatchingDensity(run, choices, None)
+    u = torch.randn(200, dims, generator=g)
+    found, exact = density.path(u, None, steps=4), path_log_prob(built.model.velocity.at(None), u, steps=4)
+    error = found.log_prob - exact.log_prob
+    assert float(error.std()) > 0.01  # the divergence does depend on the direction
+    assert abs(float(error.mean())) < 4 * float(error.std()) / 200**0.5
+    # probe_se^2 is an unbiased estimate of the squared error of a code
+    assert float(found.probe_se.square().mean() / error.square().mean()) == pytest.approx(1, abs=0.4)
+
+
+def test_guidance_needs_a_density_that_was_also_trained_without_labels(fresh):
+    fitted = fresh.fit_latents("flow-matching", steps=3, drop=0.0, **SMALL)
+    assert len(fitted.sample(3, labels="left")) == 3
+    for guidance in (0, 2):
+        with pytest.raises(ChoiceError, match=r"this one has `drop=0`: fit it again without `drop`"):
+            fitted.sample(3, labels="left", guidance=guidance)
+    fresh.fit_latents("gmm", steps=2)
+    with pytest.raises(ChoiceError, match=r"this gmm is not conditional, so it takes no `guidance`"):
+        fresh.sample(3, latents="gmm", guidance=2)
+
+
 # --- a training that stops --------------------------------------------------------------------------------------
 
 
@@ -179,7 +214,7 @@ class StopAt(Progress):
         return None
 
 
-def test_a_resumed_training_ends_with_equal_bytes(tmp_path, monkeypatch):
+def test_a_resumed_training_ends_with_equal_bytes(tmp_path, monkeypatch, capsys):
     one, two = run_in(tmp_path / "one"), run_in(tmp_path / "two")
     one.fit_latents("flow-matching", steps=120, **SMALL)
     from vaekit.training import loop
@@ -197,6 +232,8 @@ def test_a_resumed_training_ends_with_equal_bytes(tmp_path, monkeypatch):
             fit_latents(two, "flow-matching", steps=120, training=training, **SMALL)
     with pytest.raises(RunError, match=r"interrupted at step 50: resume it with `vaekit prior .* --resume`"):
         two.sample(3, latents="flow-matching")
+    two.sample_latents(3, latents="fitted")
+    assert "flow-matching is passed over, since its training was interrupted" in capsys.readouterr().err
     resume = Training(mode="resume")
     with pytest.raises(ChoiceError, match="was begun with width 32, not 8"):
         fit_latents(two, "flow-matching", training=resume, width=8)

@@ -79,12 +79,13 @@ def prior(
 ) -> int:
     """Train a density of the codes of a run, to sample from instead of its prior (`vaekit sample RUN --latents ...`).
 
-    Flow matching learns a velocity that moves noise to codes, on new draws of q(z|x) at every step. It is trained like
-    a run, in RUN/latents/flow-matching: it keeps a log and checkpoints, stops when its loss on validation codes no
+    Flow matching learns a velocity that moves noise to codes drawn from q(z|x) of training data. It is trained like a
+    run, in RUN/latents/flow-matching: it keeps a log and checkpoints, stops when its loss on validation codes no
     longer falls, and can be interrupted and resumed. See docs/guides/prior.md.
     """
     from vaekit.latents.densities import DENSITIES
     from vaekit.latents.resample import check_name
+    from vaekit.training.cost import choose_device
 
     latents = latents.lower()
     check_name(latents)
@@ -95,7 +96,8 @@ def prior(
     given = mode != "new" or options != Options(steps=steps, device=device)
     if mode == "new" and minutes is None and steps is None and trained:
         options = dataclasses.replace(options, minutes=MINUTES)
-    opened = _open(run, data, "cpu" if device == "auto" else device)
+    opened = _open(run, data)
+    opened.to(choose_device(device, opened.composition.observation.in_double))
     if mode == "new" and not refit and (opened.path / "latents" / f"{latents}.json").exists():
         longer = "add --extend to train it longer, or " if trained else ""
         raise RunError(f"{run} has a {latents} density: {longer}add --refit to replace it")

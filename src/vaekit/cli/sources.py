@@ -161,6 +161,11 @@ def condition(run: Run, given: str | None, fitted: LatentDensity | None = None) 
     if given is None:
         return None
     of = run.composition.condition or (None if fitted is None else fitted.condition)
+    if of is None and fitted is not None and fitted.density.of_posterior:
+        raise ChoiceError(
+            f"--label needs a conditional density, and the {fitted.name} of this run is not conditional: `vaekit prior "
+            f"{run.path} --latents {fitted.name} --refit` trains one on data with labels"
+        )
     if of is None:
         raise ChoiceError(
             "--label needs a conditional run, or --latents flow-matching for data with labels, and this run is not "

@@ -96,7 +96,7 @@ def sample(
     latents
         Where z is drawn from: prior, or a density of the codes: gmm (a Gaussian mixture), flow (a normalising flow),
         two-stage (a second VAE) or flow-matching (see `vaekit prior`), which is fitted once and stored with the run. By
-        default the stored density with the highest log-density of validation codes, or the prior if none is stored.
+        default the best stored density (docs/guides/samples.md), or the prior if none is better.
     guidance
         With --latents flow-matching and --label: above 1, samples are more typical of the label and less varied.
     components

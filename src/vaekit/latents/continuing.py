@@ -25,6 +25,15 @@ def _before(run: SavedRun, name: str) -> Configuration | None:
     return read_config(folder) if (folder / "run.json").exists() else None
 
 
+def is_unfinished(run: SavedRun, name: str, weights: str) -> bool:
+    """Whether the density's training with these weights of the run was begun, and the density was not stored."""
+    before = _before(run, name)
+    if before is None or (run.path / "latents" / f"{name}.json").exists():
+        return False
+    seed = options_of(before).seed
+    return before["data"]["digest"] == identity_of(weights, {**before["arguments"], "seed": seed})
+
+
 def begun(run: SavedRun, name: str, weights: str, refit: bool, training: Training | None) -> Training:
     """How to train: as requested, or if the training has ended but the density was not stored, from its end.
 
@@ -37,11 +46,8 @@ def begun(run: SavedRun, name: str, weights: str, refit: bool, training: Trainin
         if before is None:
             raise RunError(f"{run.path} has no {name} to {asked.mode}: train one first, `vaekit prior {run.path}`")
         return asked
-    if refit or before is None or (run.path / "latents" / f"{name}.json").exists():
+    if refit or before is None or not is_unfinished(run, name, weights):
         return asked
-    seed = options_of(before).seed
-    if before["data"]["digest"] != identity_of(weights, {**before["arguments"], "seed": seed}):
-        return asked  # of other weights of the run
     if before["state"] in FINISHED:
         return Training(mode="resume", progress=asked.progress)
     raise RunError(

@@ -9,13 +9,17 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vaekit.densities import draw
-from vaekit.errors import ChoiceError
+from vaekit.errors import ChoiceError, RunError
+from vaekit.models.priors import StandardNormal
+from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.runs.saved import SavedRun
+from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
+from .continuing import is_unfinished
 from .densities import DENSITIES, Density, Gaussians, NormalisingFlow, OnProgress
-from .records import records, weights_of
+from .records import of_codes, records, weights_of
 from .resample import LatentDensity, fit_latents
 
 PRIOR, FITTED = "prior", "fitted"
@@ -28,14 +32,37 @@ def check_source(name: str) -> None:
 
 
 def stored_density(run: SavedRun) -> LatentDensity | None:
-    """The density of codes that is stored with a run, or None if none is stored or all were fitted to other weights.
+    """The density of the run's codes that samples are drawn from by default, or None for the prior.
 
-    Of several, it is the one with the highest log-density of validation codes, as measured when it was fitted.
+    Of the densities that are stored for these weights, it is the one under which validation codes, given their labels
+    if it is conditional, have the highest log-density, compared with that of the same codes under N(0, I). If that is
+    the run's prior, densities below it do not count. Notes say which are passed over.
     """
     weights = weights_of(run)
+    for name in (name for name, density in DENSITIES.items() if density.traits["kind"].of_posterior):
+        try:
+            if is_unfinished(run, name, weights):
+                say(
+                    f"note: {name} is passed over, since its training was interrupted: resume it with `vaekit prior "
+                    f"{run.path} --latents {name} --resume`"
+                )
+        except RunError as error:
+            say(f"note: {name} is passed over: {error}")
     found = records(run) | {name: latents.record for name, latents in run.unstored.items()}
-    current = {n: r["held_out"]["log_density"] for n, r in found.items() if r["weights"] == weights}
-    return fit_latents(run, max(current, key=lambda name: current[name])) if current else None
+    gains = {n: of_codes(r) - r["held_out"]["log_density_normal"] for n, r in found.items() if r["weights"] == weights}
+    normal = isinstance(run.model, VAE) and isinstance(run.model.prior, StandardNormal)
+    for name in sorted(gains, key=lambda name: -gains[name]):
+        if normal and gains[name] < 0:
+            say(
+                f"note: {name} is passed over: the mean log-density of validation codes is {of_codes(found[name]):.2f} "
+                f"nats, less than under the prior, {found[name]['held_out']['log_density_normal']:.2f}"
+            )
+            continue
+        try:
+            return fit_latents(run, name)
+        except RunError as error:
+            say(f"note: {name} is passed over: {error}")
+    return None
 
 
 def source_of(run: SavedRun, name: str | None, *, guidance: float = 1.0) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from vaekit.errors import RunError
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import read_json
+from vaekit.utils.progress import say
 from vaekit.utils.typed import mismatch
 
 from .densities import DENSITIES
@@ -17,6 +19,7 @@ class HeldOut(TypedDict):
 
     n: int
     log_density: float
+    log_density_given: NotRequired[float]
     log_density_normal: float
     bound: bool
 
@@ -36,13 +39,31 @@ class Record(TypedDict):
 
 
 def records(run: SavedRun) -> dict[str, dict[str, Any]]:
-    """How the densities that are stored with a run were fitted, by name; those of other weights are left out."""
+    """How the densities that are stored with a run were fitted, by name.
+
+    Those of other weights are left out, and damaged ones too, with a note.
+    """
     weights, found = weights_of(run), {}
     for name in DENSITIES:
         file = run.path / "latents" / f"{name}.json"
-        if file.exists() and (record := read_json(file)).get("weights") == weights and not mismatch(record, Record):
+        if not file.exists():
+            continue
+        try:
+            record = read_json(file)
+            wrong = None if isinstance(record, dict) and record.get("weights") != weights else mismatch(record, Record)
+        except RunError as error:
+            wrong = str(error)
+        if wrong:
+            say(f"note: {name} is passed over, since {file} is damaged ({wrong}): fit it again with `refit=True`")
+        elif record["weights"] == weights:
             found[name] = record
     return found
+
+
+def of_codes(record: Record | dict[str, Any]) -> float:
+    """The mean log-density of held-out codes, given their labels if the density is conditional."""
+    held: HeldOut = record["held_out"]
+    return held.get("log_density_given", held["log_density"])
 
 
 def weights_of(run: SavedRun) -> str:

@@ -42,7 +42,7 @@ from vaekit.utils.uncertainty import standard_error
 from .continuing import asked_before, begun, identity_of
 from .densities import BLOCK, DENSITIES, Density, OnProgress, Posteriors, Training, generator
 from .posterior import ROWS, condition_of, posteriors
-from .records import Record, weights_of
+from .records import Record, of_codes, weights_of
 from .scale import Scale
 
 FORMAT = 1
@@ -156,6 +156,8 @@ class LatentDensity:
             ChoiceError: labels or guidance for a density that is not conditional, or guidance without labels.
         """
         c = None if labels is None else self._conditional(labels, n)
+        if guidance != 1 and self.condition is None:
+            raise ChoiceError(f"this {self.name} is not conditional, so it takes no `guidance`: {self._remedy}")
         if guidance != 1 and c is None:
             raise ChoiceError("`guidance` moves codes towards `labels`: give them")
         drawn = self.density.draw(n, seed) if c is None else self.density.draw_given(n, seed, c, guidance)
@@ -171,27 +173,28 @@ class LatentDensity:
         found = self.density.log_prob(u) if c is None else self.density.log_prob_given(u, c)
         return found.numpy() + self.scale.log_jacobian
 
+    @property
+    def _remedy(self) -> str:
+        """How to get a conditional density in place of this one, which is not."""
+        if self.density.of_posterior:
+            return "fit it again with `condition='label'` and `refit=True`"
+        return "`latents='flow-matching'` does for data with labels"
+
     def _conditional(self, labels: Labels, n: int) -> Tensor:
         """The condition of labels as a density takes it, (n, C + 1): followed by 1."""
         if self.condition is None:
-            raise ChoiceError(
-                f"this {self.name} is not conditional, so it takes no labels: "
-                + (
-                    "fit it again with `condition='label'` and `refit=True`"
-                    if self.density.of_posterior
-                    else "`latents='flow-matching'` does for data with labels"
-                )
-            )
+            raise ChoiceError(f"this {self.name} is not conditional, so it takes no labels: {self._remedy}")
         c = torch.from_numpy(self.condition.encoded(labels, n))
         return torch.cat([c, torch.ones(len(c), 1)], -1)
 
     def __str__(self) -> str:
         r = self.record
         least = "at least " if r["held_out"]["bound"] else ""
+        given = f" ({of_codes(r):.2f} given their labels)" if "log_density_given" in r["held_out"] else ""
         return (
             f"{self.name}: {self.density.line}, fitted to {r['n']:,} codes of the training split (seed {r['seed']}, "
             f"{r['steps']:,} steps); mean log-density of {r['held_out']['n']:,} validation codes: {least}"
-            f"{r['held_out']['log_density']:.2f} nats, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
+            f"{r['held_out']['log_density']:.2f} nats{given}, under N(0, I) {r['held_out']['log_density_normal']:.2f}"
         )
 
 
@@ -282,6 +285,8 @@ def fit_latents(
         defaults["steps"] = None
     if training is not None and training.mode != "new":
         defaults |= asked_before(run, name, defaults, requested)
+        if training.mode == "extend":
+            defaults["steps"] = None  # the former length is none to extend to
     elif not refit:
         stored = run.unstored.get(name) or _stored(run, name, weights)
         if stored is not None and stored.record["weights"] == weights:
@@ -323,7 +328,7 @@ def _stored(run: SavedRun, name: str, weights: str) -> LatentDensity | None:
         latents = LatentDensity(density, scale, record)
         _check_stored(run, latents)
         return latents
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # a readable file with the wrong content
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # missing, or of the wrong content
         if isinstance(error, RunError):
             raise
         raise RunError(f"{file} or its tensors are damaged ({error}): fit again with `refit=True`") from error
@@ -373,8 +378,6 @@ def _fitted(
         scale = Scale.of(z)
     folder, u = run.path / "latents", scale.standardise(z)
     unwritable = _unwritable(run, folder)  # checked before minutes of work
-    if both is not None and not unwritable:
-        (folder / f"{name}.json").unlink(missing_ok=True)  # its training takes the place of the last one
     density: Density = Chosen(part, {knob: asked[knob] for knob in part.knobs}).make(
         u=u,
         max_steps=asked["steps"],

@@ -80,12 +80,13 @@ class FlowMatchingDensity(Density):
     """The distribution of N(0, I) moved along a learned velocity, given labels or attributes if the data have any.
 
     Codes of images have a transformer over their grid (`Model.grid`), vectors a residual dense network. It is trained
-    on new draws of q(z | x) at every step. Draws without a label have that of a training row each, at random.
+    on new draws of the posteriors at every step (`latents.posterior`). Draws without a label have that of a training
+    row each, at random.
     """
 
     is_run: ClassVar[bool] = True
     of_posterior: ClassVar[bool] = True
-    STEPS, PROBES = 6000, 8
+    STEPS, PROBES = 6000, 2
     """The number of steps by default, and of directions of the estimate of a divergence."""
 
     def __init__(self, run: SavedRun, choices: dict[str, Any], labels: Tensor | None):
@@ -146,6 +147,7 @@ class FlowMatchingDensity(Density):
         if folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="vaekit-")
             folder = Path(temporary.name)
+        record = folder / f"{FOLDER}.json"  # of the density whose training this one takes the place of
         options = _options(training, max_steps, seed, str(device))
         with seeded(seed):
             built = composed(choices)
@@ -157,6 +159,7 @@ class FlowMatchingDensity(Density):
             extend=training.mode == "extend",
             exists="replace" if training.mode == "new" else "error",
             progress=Fitting(FOLDER, on_progress) if training.progress is None else training.progress,
+            on_start=lambda config: record.unlink(missing_ok=True),
             on_interrupt="raise",
             options=options,
             **asked,
@@ -180,6 +183,11 @@ class FlowMatchingDensity(Density):
         return self._draw(n, seed, None, 1.0)
 
     def draw_given(self, n: int, seed: int, c: Tensor, guidance: float) -> Tensor:
+        if guidance != 1 and self.choices["drop"] == 0 and self.labels is not None and bool(self.labels[:, -1].all()):
+            raise ChoiceError(
+                "`guidance` needs a density that was also trained without labels, and this one has `drop=0`: fit it "
+                "again without `drop` and with `refit=True`"
+            )
         return self._draw(n, seed, c, guidance)
 
     @torch.no_grad()
@@ -306,7 +314,7 @@ def _options(training: Training, max_steps: int | None, seed: int, device: str) 
     return dataclasses.replace(
         options,
         seed=seed,
-        device=device if options.device == "auto" else options.device,
+        device=device if options.device == "auto" and new else options.device,  # else that of its training
         patience=DEFAULTS.patience if options.patience is None and new else options.patience,
         validate_steps=options.validate_steps or VALIDATE_STEPS,
     )
