@@ -151,7 +151,7 @@ def test_the_scale_of_its_codes_is_stored(run):
     # other draws of q(z | x) than those of validation: 480 numbers
     assert run.scaling_factor == pytest.approx(1 / drawn.std(), rel=0.15)
     assert vk.open(run.path).scaling_factor == run.scaling_factor
-    assert run.config["valid"]["code_std"] == 1 / run.scaling_factor
+    assert run.config["valid"]["code_std"] == pytest.approx(1 / run.scaling_factor)
 
 
 def test_codes_of_vectors_have_no_such_scale(tmp_path):

@@ -17,7 +17,7 @@ from .convolutional import (
     halvings,
 )
 from .dense import ACTIVATIONS, MLP, WIDE, Batched, Gated, Rescaled, activation
-from .grids import Attention, GridDecoder, GridEncoder
+from .grids import Attention, GridDecoder, GridEncoder, PatchIn, PatchOut, cut
 from .tables import Log1p, OneHot, WithMask
 
 __all__ = [
@@ -36,12 +36,15 @@ __all__ = [
     "GridEncoder",
     "Log1p",
     "OneHot",
+    "PatchIn",
+    "PatchOut",
     "Rescaled",
     "Residual",
     "WithMask",
     "activation",
     "convolution",
     "cropped",
+    "cut",
     "default_levels",
     "doubling",
     "doublings",

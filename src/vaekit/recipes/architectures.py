@@ -141,6 +141,9 @@ class Dense(Architecture):
 
 
 ResidualBlocks = Annotated[int, Knob("residual blocks per level of the convolutions", low=0)]
+Direct = Annotated[
+    bool, Knob("add linear layers in parallel with the convolutions, from image to code and from code to image")
+]
 
 
 @network("conv", "Radford et al. 2016, arXiv:1511.06434")
@@ -160,10 +163,7 @@ class Convolutional(Architecture):
         spec: DataSpec,
         hidden: Sequence[int] | None = None,
         blocks: ResidualBlocks = 0,
-        direct: Annotated[
-            bool,
-            Knob("add linear layers in parallel with the convolutions, from image to code and from code to image"),
-        ] = True,
+        direct: Direct = True,
     ):
         if spec.kind not in ("image", "signal"):
             raise ChoiceError(f"convolutions need images or signals; these are {spec.kind} data: use `network='dense'`")
@@ -191,7 +191,8 @@ class Grid(Architecture):
     """Convolutions to a code that is itself a small image (C, *size), and back; `hidden` are their channels.
 
     Each of `hidden` halves the grid. Residual blocks with attention between them (Wang et al. 2018, arXiv:1711.07971)
-    work on the grid of the code.
+    work on the grid of the code. Unless values are missing, a linear map of patches of at most 1,024 elements to the
+    places of the code, and one back, are added, from which training starts: see `patches`.
 
     Raises:
         ChoiceError: the data are neither images nor signals.
@@ -215,6 +216,7 @@ class Grid(Architecture):
             int, Knob("channels of the code, if `latent` does not give the number of all its elements", low=1)
         ] = 4,
         attention: Annotated[bool, Knob("attention over the grid of the code")] = True,
+        direct: Direct = True,
     ):
         if spec.kind not in self.SMALLEST:
             raise ChoiceError(f"a grid needs images or signals; these are {spec.kind} data: use `network='dense'`")
@@ -226,6 +228,8 @@ class Grid(Architecture):
         if not self.channels:
             raise ChoiceError("a grid needs one halving or more: give `hidden` one number or more")
         self.size = networks.grid_sizes(spec.shape[1:], len(self.channels))[-1]
+        patch = spec.shape[0] * 2 ** (len(self.channels) * len(self.size))
+        self.direct = direct and spec.rules > 7 and not spec.missing and patch <= WIDEST
         self.latent = code_channels * math.prod(self.size)
 
     def grid(self, latent: int) -> tuple[int, ...]:
@@ -246,7 +250,15 @@ class Grid(Architecture):
                 "a code with a grid needs a posterior with equally many numbers for every latent: write "
                 "`posterior='gaussian'`, or `posterior='point'` for an autoencoder"
             )
-        net = networks.GridEncoder((c + condition, *whole), dim, self.channels, self.blocks, self.READ, self.attention)
+        net = networks.GridEncoder(
+            (c + condition, *whole),
+            dim,
+            self.channels,
+            self.blocks,
+            self.READ,
+            self.attention,
+            *((c, channels) if self.direct else ()),
+        )
         return Planes(net, len(event)) if condition else net
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
@@ -263,6 +275,7 @@ class Grid(Architecture):
             self.WRITTEN,
             self.attention,
             condition,
+            self.direct,
         )
         return Joined(net, (1, 1)) if condition else net
 

@@ -50,7 +50,8 @@ class DataSpec:
             their quantiles, `rank` was measured and mixed tables took `sigma`; 3 for runs trained before beta rose by
             default for images; 4 for runs trained before hierarchies of small images were dense; 5 for runs trained
             before the least scale of a discretised logistic was fitted; 6 for runs
-            trained before the codes of binary data were drawn; 7 for all others.
+            trained before the codes of binary data were drawn; 7 for runs trained before networks with small images as
+            codes had a linear path; 8 for all others.
     """
 
     kind: str
@@ -69,7 +70,7 @@ class DataSpec:
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
     rank: int = field(default=0, compare=False)
-    rules: int = field(default=7, compare=False)
+    rules: int = field(default=8, compare=False)
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:

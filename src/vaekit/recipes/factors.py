@@ -62,18 +62,33 @@ def factors(x: Tensor, latent: int, c: Tensor | None = None) -> Factors:
         mean = mean - effect @ c.double().mean(0)
         centred = torch.where(torch.isnan(x), 0.0, centred - varied @ effect.T)
     covariance = centred.T @ centred / len(x)
-    variances, axes = torch.linalg.eigh(covariance)
-    kept = min(latent, len(variances))
-    rest = variances[: len(variances) - kept]
-    noise = rest.mean().clamp_min(0) if len(rest) else variances.new_zeros(())
-    loading = axes[:, -kept:] * (variances[-kept:] - noise).clamp_min(0).sqrt()
-    loading = nn.functional.pad(loading.flip(-1), (0, latent - kept))
+    variances, axes, noise = principal(covariance, latent)
+    loading = axes * (variances - noise).clamp_min(0).sqrt()
+    loading = nn.functional.pad(loading, (0, latent - loading.shape[1]))
     least = LEAST**2 * covariance.diagonal()
     sigma = (covariance.diagonal() - loading.square().sum(-1)).clamp_min(least).sqrt()
     sigma = torch.where(sigma > 0, sigma, 1.0)
     scaled = loading.T / sigma.square()
     precision = scaled @ loading + torch.eye(latent, dtype=torch.float64)
     return Factors(mean, effect, loading, sigma, torch.linalg.solve(precision, scaled), precision.diagonal().rsqrt())
+
+
+def principal(covariance: Tensor, latent: int, weight: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Leading variances (M,) and axes (D, M) of a covariance (D, D), M = min(latent, D), and sigma^2 of the noise.
+
+    With the loading W = axes sqrt(variances - weight sigma^2), N(W z, sigma^2 I) is the best linear model of
+
+        E_q[log p(x|z)] - weight KL(q(z|x) || N(0, I)),
+
+    which is probabilistic PCA at noise of the variance weight sigma^2 (Tipping and Bishop 1999 for a weight of 1; Lucas
+    et al. 2019, arXiv:1911.02469, section 4.3, for the weight). sigma^2 is the mean squared error of a reconstruction
+    from a draw of q: weight sigma^2 along each of the M axes, and the other variances.
+    """
+    variances, axes = torch.linalg.eigh(covariance)
+    kept = min(latent, len(variances))
+    rest = variances[: len(variances) - kept]
+    noise = rest.sum().clamp_min(0) / (len(variances) - weight * kept) if len(rest) else variances.new_zeros(())
+    return variances[-kept:].flip(-1), axes[:, -kept:].flip(-1), noise
 
 
 def log_density(found: Factors, x: Tensor, c: Tensor | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from vaekit.utils.register import Chosen
 from .composition import Composition, DataSpec
 from .factors import start_as_factors
 from .inputs import Adapted, adapt_inputs, is_mixed, most_one_hot
+from .patches import start_as_patches, weight_of_kl
 from .signature import Pick
 
 Activation = Annotated[Chosen, Pick(networks.ACTIVATIONS, "nonlinearity of the dense layers", "gated", knobs=False)]
@@ -136,8 +137,8 @@ def start(
 ) -> None:
     """Initialise a model from training data x (n, *event) and, if it is conditional, their conditions c (n, C).
 
-    The decoder starts at the best constant density, or the model as factor analysis if its networks have a linear path,
-    and the encoder's linear layer is centred on the mean of its input.
+    The decoder starts at the best constant density, or the model as factor analysis (of patches, if codes are small
+    images) if its networks have a linear path, and the encoder's linear layer is centred on the mean of its input.
     Then `start(x)` of every module that has this method is called, such as that of a VampPrior or a codebook.
 
     Arguments:
@@ -151,6 +152,8 @@ def start(
             networks.set_output_bias(likelihood.net, bias)
     objective = composition.objective
     start_as_factors(composition.model, x, c, objective.kept if objective.trims else None)
+    if wrap:
+        start_as_patches(composition.model, x, wrap, weight_of_kl(objective))
     for module in composition.model.modules():
         if wrap and isinstance(module, networks.DirectIn):
             module.centre.copy_(wrap(nn.Identity())(x).mean(0)[: module.channels])
