@@ -27,7 +27,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 from vaekit.utils.wording import in_python
 
-from .architectures import NETWORKS, by_size
+from .architectures import NETWORKS, by_size, steadied
 from .composition import Composition, DataSpec
 from .inputs import is_mixed
 from .observations import OBSERVE
@@ -145,7 +145,8 @@ def compose(
     )
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
-    return Composition(model, loss, x_observation, architecture.defaults, partial(start, wrap=wrap), wanted)
+    defaults = steadied(architecture.defaults, spec) if prior.name in ("mixture", "vamp") else architecture.defaults
+    return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 
 
 def check_library(library: str, prior: Chosen, posterior: Chosen) -> str:
