@@ -248,6 +248,15 @@ def test_importance_weighted_recipes_draw_what_they_say(name):
         assert set(losses) == {"encoder", "decoder"}
 
 
+@pytest.mark.parametrize("name", ["best", "mixture", "vamp"])
+def test_priors_of_many_gaussians_limit_the_norm_of_the_gradient_for_images(name):
+    clips = [composed(name, likelihood=kind).defaults.clip for kind in ("bernoulli", "discretised-logistic")]
+    assert clips == [200, 2000]
+    vectors = DataSpec.of(vk.from_arrays(RAW.flatten(1).numpy()))
+    assert get_recipe(name)(vectors).defaults.clip is None
+    assert composed("vae").defaults.clip is None
+
+
 def test_priors_and_posteriors_are_those_of_the_text():
     made = composed("vamp")
     p, z = made.model.prior(), torch.randn(5, 4)

@@ -90,8 +90,8 @@ MIXED_LR = 3e-3
 """The learning rate of tables whose columns differ in kind."""
 OF_IMAGES = replace(USUAL, lr=2e-3, schedule="trapezoid", beta2=0.99)
 """The training defaults of dense networks for images; docs/learning.md compares them with others."""
-STEADY = 200.0
-"""The largest norm of the gradient of dense networks for images, under a prior of many Gaussians; see `steadied`."""
+STEADY, STEADY_OTHER = 200.0, 2000.0
+"""The largest norms of the gradient under a prior of many Gaussians, for binary images and others; see `steadied`."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
 PATIENCE = 5
@@ -111,14 +111,16 @@ def for_rows(n: int, mixed: bool = False) -> Defaults:
     return replace(USUAL, lr=lr, epochs=epochs, patience=PATIENCE if n < FEW_ROWS else None)
 
 
-def steadied(defaults: Defaults, spec: DataSpec) -> Defaults:
+def steadied(defaults: Defaults, spec: DataSpec, binary: bool) -> Defaults:
     """The training defaults under a prior of many Gaussians, whose KL is estimated by draws.
 
     Its narrow Gaussians give an image whose posterior is wide or far from them a gradient that can be 100 times the
-    usual norm, which is 60 to 150 on binary images of 784 pixels. One such step moves all weights of the encoder, and
-    makes the next images of this kind worse: a training of 86,000 steps without a limit fell apart after 68,000.
+    usual norm, which is 20 to 150 for binary images of 784 pixels and 120 to 1,200 for grey values. One such step moves
+    all weights of the encoder, and makes the next images of this kind worse: a training of 86,000 steps without a limit
+    fell apart after 68,000.
     """
-    return replace(defaults, clip=STEADY) if spec.kind == "image" and defaults.clip is None else defaults
+    clip = STEADY if binary else STEADY_OTHER
+    return replace(defaults, clip=clip) if spec.kind == "image" and defaults.clip is None else defaults
 
 
 @network("dense", "Kingma and Welling 2013, arXiv:1312.6114")

@@ -16,7 +16,7 @@ from vaekit.data.condition import Condition, column_names
 from vaekit.data.covariates import Covariate, Covariates
 from vaekit.data.observation import Observation
 from vaekit.errors import ChoiceError
-from vaekit.heads import Conditional
+from vaekit.heads import Bernoulli, Conditional
 from vaekit.heads.posteriors import POSTERIORS
 from vaekit.models.library import FromTotal, SizedVAE, WithTotal, library_of
 from vaekit.models.priors import PRIORS
@@ -145,7 +145,9 @@ def compose(
     )
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
-    defaults = steadied(architecture.defaults, spec) if prior.name in ("mixture", "vamp") else architecture.defaults
+    defaults = architecture.defaults
+    if prior.name in ("mixture", "vamp"):
+        defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
     return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 
 
