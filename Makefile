@@ -38,7 +38,7 @@ help:
 	@echo "make bench-calibration count the false alarms of vaekit detect on new rows of 12 tables"
 	@echo "make bench-disentanglement    measure the scores of disentanglement beside slow implementations"
 	@echo "make bench-bytes       compare the bytes of test data compressed by runs with gzip, xz, PNG, ... (MNIST=folder, ADULT=adult.csv)"
-	@echo "make bench-quantised   measure recipes with discrete codes after ten minutes each, about 100 minutes"
+	@echo "make bench-quantised   measure recipes with discrete codes after ten minutes of one core each, about 90 minutes"
 	@echo "make bench-pictures    measure and show samples of every sampler, 30 minutes (SPRITES=x.npz, EMOJI=folder)"
 	@echo "make bench-filling     compare ways of filling in missing values (ADULT=adult.csv adds Adult)"
 	@echo "make bench-anomalies   compare anomaly detectors on tables (needs PyOD)"

@@ -35,6 +35,7 @@ from vaekit.objectives import Batch, CodeELBO, Quantised
 from vaekit.objectives.quantised import code_shares, perplexity
 from vaekit.objectives.terms import rate
 from vaekit.recipes import DataSpec, get_recipe
+from vaekit.utils.files import read_json, write_json
 
 MAKERS = {
     "vq": lambda: VectorQuantiser(3, 2, None),
@@ -346,11 +347,39 @@ def test_codes_of_binary_data_are_drawn_and_those_of_other_data_and_of_earlier_r
     model = get_recipe("vq")(BINARY).model
     assert model.posterior.stochastic
     assert model.posterior.positions == 16
+    assert isinstance(model.prior.net, MaskedCodes)
     for spec in (COLOUR, replace(BINARY, rules=6)):
         model = get_recipe("vq")(spec, hidden=(4, 8)).model
         assert not model.posterior.stochastic
         assert model.posterior.positions == 4  # a grid
+        assert isinstance(model.prior.net, AutoregressiveCodes)
     assert get_recipe("vq")(COLOUR, posterior="stochastic", network="grid", hidden=(4,)).model.posterior.stochastic
+
+
+@pytest.mark.parametrize(
+    ("choices", "prior"),
+    [
+        ({"posterior": "nearest", "network": "dense"}, AutoregressiveCodes),
+        ({"network": "grid", "hidden": (4, 8)}, AutoregressiveCodes),
+        ({"positions": 3}, MaskedCodes),
+        ({"likelihood": "gaussian"}, AutoregressiveCodes),
+        ({"prior": "autoregressive"}, AutoregressiveCodes),
+    ],
+)
+def test_the_prior_goes_by_how_codes_are_made(choices, prior):
+    assert isinstance(get_recipe("vq")(BINARY, **choices).model.prior.net, prior)
+
+
+def test_runs_from_before_the_masked_prior_was_the_default_keep_the_transformer(tmp_path):
+    x = (np.random.default_rng(0).random((60, 1, 6, 6)) < 0.3).astype(np.uint8)
+    small = {"hidden": (8,), "codes": 4, "dim": 2, "prior": "autoregressive", "width": 8, "layers": 1}
+    run = vk.fit(vk.from_arrays(x, name="toy"), "vq", out=tmp_path / "run", steps=2, batch=20, **small, **QUIET)
+    stored = read_json(run.path / "run.json")
+    stored["defaults"] |= {name: stored["arguments"].pop(name) for name in ("prior", "width", "layers")}
+    write_json(run.path / "run.json", stored)
+    again = vk.open(run.path)
+    assert isinstance(again.model.prior.net, AutoregressiveCodes)
+    np.testing.assert_array_equal(again.score(x[:4]), run.score(x[:4]))
 
 
 @pytest.mark.parametrize(

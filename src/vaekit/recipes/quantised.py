@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from vaekit.errors import ChoiceError
 from vaekit.models.quantised import (
@@ -24,9 +24,9 @@ from vaekit.utils.register import Builder, Chosen, Register
 from .architectures import OF_IMAGES, by_size
 from .composition import USUAL, Composition, DataSpec, long_enough
 from .observations import Observe
-from .parts import Activation, Likelihood, plain, start
+from .parts import Activation, Likelihood, default_likelihood, plain, start
 from .registry import recipe, setting
-from .signature import Pick
+from .signature import AUTO, Pick
 
 QUANTISERS = Register("quantiser", {"stochastic": "whether codes are drawn, or are the nearest entries"})
 """The quantisers by name."""
@@ -151,6 +151,17 @@ def _grid(spec: DataSpec, network: str, positions: int | None, stochastic: bool)
     return not stochastic or by_size(spec, {}) == "conv"
 
 
+def _prior_by_codes(spec: DataSpec, chosen: Mapping[str, Any]) -> str:
+    """The prior over codes: masked for those that dense networks draw (docs/quantised.md), else the transformer.
+
+    The positions of a grid share the transformer's weights; a masked network has weights for each pair of positions.
+    """
+    likelihood = chosen["likelihood"] if chosen["likelihood"] != AUTO else default_likelihood(spec)
+    drawn = _stochastic(spec, chosen.get("posterior", AUTO), likelihood)
+    grid = _grid(spec, chosen.get("network", AUTO), chosen.get("positions"), drawn)
+    return "masked" if drawn and not grid else "autoregressive"
+
+
 POSITIONS = 16
 """Codes per example of dense networks, by default at most."""
 
@@ -167,7 +178,15 @@ def vq(
             "(stochastic; auto for binary data), or take the nearest entries"
         ),
     ] = "auto",
-    prior: Annotated[Chosen, Pick(CODE_PRIORS, "prior over the sequence of codes", "autoregressive")],
+    prior: Annotated[
+        Chosen,
+        Pick(
+            CODE_PRIORS,
+            "prior over the sequence of codes; auto: masked for codes that dense networks draw, else autoregressive",
+            auto=_prior_by_codes,
+            by_data=True,
+        ),
+    ],
     network: Annotated[
         Literal["auto", "dense", "grid"],
         Knob("dense networks, or convolutions to a grid of codes; auto: dense for vectors and small binary images"),

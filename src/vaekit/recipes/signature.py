@@ -28,7 +28,8 @@ class Pick:
         register: the parts to choose from.
         help: one line.
         default: the name of the default part, or "auto" if `auto` decides.
-        auto: a function of the data and of the chosen names (some of which may still be "auto") that returns a name.
+        auto: a function of the data and of the chosen names (some of which may still be "auto") and the other values
+            that were given, by parameter, that returns a name.
         by_data: whether `auto` depends on the data, so that the knobs of every part may apply with "auto".
         knobs: whether users may set the knobs of the part.
         heading: the heading of the help group that starts with this parameter.
@@ -37,7 +38,7 @@ class Pick:
     register: Register
     help: str
     default: str = AUTO
-    auto: Callable[[DataSpec, Mapping[str, str]], str] | None = None
+    auto: Callable[[DataSpec, Mapping[str, Any]], str] | None = None
     by_data: bool = False
     knobs: bool = True
     heading: str = ""
@@ -151,9 +152,10 @@ class Signature:
     def parts(self, spec: DataSpec, values: Mapping[str, Any]) -> dict[str, Part]:
         """The parts that these values choose, by the parameter that each is chosen by."""
         names = {name: values.get(name) or pick.default for name, pick in self.picks.items()}
+        given = {name: values[name] for name in self.own if values.get(name) is not None}
         for name, pick in self.picks.items():
             if names[name] == AUTO and pick.auto:
-                names[name] = pick.auto(spec, names)
+                names[name] = pick.auto(spec, {**given, **names})
         return {name: pick.register[names[name]] for name, pick in self.picks.items()}
 
     def defaults(self, spec: DataSpec, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class MaskedCodes(nn.Module):
         self,
         positions: int,
         codes: int,
-        width: Annotated[int, Knob("width of the prior's network", low=1)] = 512,
+        width: Annotated[int, Knob("width of the prior's network", low=1)] = 128,
     ):
         super().__init__()
         self.positions, self.codes = positions, codes
