@@ -16,6 +16,7 @@ from PIL import Image
 
 import vaekit as vk
 from vaekit.explorer import write_explorer
+from vaekit.utils.files import read_json, write_json
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -33,8 +34,13 @@ def browser():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run of pictures with hostile class names, and its page."""
+    """A run of pictures with hostile class names and a stored density that is said to fit, and its page."""
     run = trained(tmp_path_factory.mktemp("page") / "run")
+    run.fit_latents("gmm", components=2, steps=2)
+    file = run.path / "latents" / "gmm.json"
+    record = read_json(file)
+    record["held_out"]["log_density"] = 0.0
+    write_json(file, record)
     return run, write_explorer(run, run.path / "page.html", tsne=30)
 
 
@@ -193,6 +199,18 @@ def test_the_map_is_walked_on_with_mouse_keys_and_wheel(opened):
     page.locator(".chip").first.click()
     assert page.locator(".chip").first.get_attribute("aria-pressed") == "false"
     assert np.isfinite(drawn).all()
+
+
+def test_codes_are_drawn_from_the_prior_and_from_the_stored_density(made, opened):
+    run, page = made[0], opened.page
+    own = {name: run.sample_latents(2000, latents=name) for name in ("prior", "gmm")}
+    for click, name in ((lambda: page.get_by_role("button", name="Sample prior").click(), "prior"),
+                        (lambda: page.get_by_role("button", name="Sample gmm").click(), "gmm"),
+                        (lambda: page.keyboard.press("r"), "gmm")):  # fmt: skip
+        click()
+        near = {other: np.abs(z - opened.z).max(1).min() for other, z in own.items()}
+        assert near[name] < 1 / 64
+        assert near["gmm" if name == "prior" else "prior"] > near[name]
 
 
 @pytest.mark.parametrize("kind", ["webgl2", "2d"])

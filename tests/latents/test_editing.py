@@ -262,7 +262,7 @@ def test_on_the_command_line(digits, tmp_path, monkeypatch, capsys):
         (["fill", run, "3", "--mask", "nowhere.png"], "neither half nor box nor a file"),
         (["fill", run, "3000"], "has no row 3000"),
         (["fill", run, "3", "--latents", "gm"], "did you mean 'gmm'"),
-        (["fill", run, "3", "--latents", "two-stage"], "choose gmm, flow or prior"),
+        (["fill", run, "3", "--latents", "two-stage"], "choose gmm, flow, flow-matching or prior"),
     ):
         assert main(words) == 2
         err = capsys.readouterr().err

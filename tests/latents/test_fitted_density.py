@@ -193,3 +193,19 @@ def test_the_density_that_inference_uses_has_a_gradient(run):
         density_of(run, "two-stage")
     with pytest.raises(ChoiceError, match="leave `latents` out"):
         run.fill(0, "half", latents="gmm")
+
+
+def test_autoencoders_of_rows_fill_under_a_density_in_python_and_on_the_command_line(run, tmp_path, capsys):
+    x = np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32) @ np.ones((2, 4), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    own = vk.fit(str(tmp_path / "x.npy"), "ae", out=tmp_path / "ae", steps=20, latent=2, hidden=(8,), **QUIET)
+    row = x[:1].copy()
+    row[0, 1] = np.nan
+    np.save(tmp_path / "row.npy", row)
+    out = str(tmp_path / "f.npz")
+    assert main(["fill", str(own.path), str(tmp_path / "row.npy"), "--latents", "gmm", "--out", out]) == 0
+    with np.load(out) as held:
+        np.testing.assert_allclose(held["filled"], own.fill(row, latents="gmm").filled, rtol=1e-5)
+    capsys.readouterr()
+    assert main(["fill", str(run.path), "0", "--latents", "gmm", "--out", out]) == 2
+    assert "leave --latents out" in capsys.readouterr().err

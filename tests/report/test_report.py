@@ -16,7 +16,9 @@ from PIL import Image
 import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.report import numbers, write_report
+from vaekit.report.look import Look
 from vaekit.report.page import distinct
+from vaekit.report.registry import FIGURES
 from vaekit.utils.files import read_json, write_json
 
 HOSTILE = "<script>alert('x')</script>"
@@ -135,6 +137,18 @@ def test_the_page_says_what_was_measured_trained_and_how_to_open_it(page, digits
         assert said in p.words, said
     links = [a["href"][1:] for a in p.all("a")]
     assert set(links) <= {e["id"] for _, e in p.elements if "id" in e}
+
+
+def test_samples_of_the_stored_density_stand_beside_those_of_the_prior(tmp_path):
+    run = train(images(), tmp_path / "run", latent=2, steps=30)
+    assert [b.name for b in FIGURES["samples"].draw(Look(run))] == ["samples", "nearest"]
+    look = Look(run)
+    look.stored = run.fit_latents("gmm", components=2, steps=2)
+    blocks = FIGURES["samples"].draw(look)
+    assert [b.name for b in blocks] == ["samples", "nearest", "samples-gmm", "nearest-gmm"]
+    assert "of the prior at" in blocks[0].caption
+    assert "gmm, a Gaussian mixture fitted to the codes" in blocks[2].caption
+    assert blocks[0].light != blocks[2].light
 
 
 def test_two_reports_of_one_run_are_the_same(digits, tmp_path):

@@ -109,8 +109,9 @@ def fill(
 
     In a table (`vaekit fill RUN rows.csv --out filled.csv`), all missing values of all rows are filled in; everything
     else is copied from the file, including columns that the run does not use. For one example, the picture shows the
-    example, its visible part, the expected value of the hidden part, then samples of it; for a folder of images, it
-    has one row per image. Any run can fill, whether it was trained with missing values or not.
+    example, its visible part, the expected value of the hidden part, then samples of it, without the noise of p(x|z);
+    for a folder of images, it has one row per image. Any run can fill, whether it was trained with missing values or
+    not.
 
     Parameters
     ----------
@@ -123,8 +124,9 @@ def fill(
         For a conditional run and examples from a file, the column with their classes, or one class (or attributes
         a,b,c) for all. If class names are numbers, a number is a name; otherwise it is a class code 0, 1, ...
     latents
-        For images and signals, the density under which codes are inferred: prior, gmm (a Gaussian mixture) or flow (a
-        normalising flow), which is fitted to the codes once and stored with the run. By default the prior.
+        For images, signals and autoencoders, the density under which codes are inferred: prior, gmm (a Gaussian
+        mixture), flow (a normalising flow) or flow-matching, which is fitted to the codes once and stored with the run.
+        By default the prior.
     draws
         For a table, the number of completed tables to write, one below the other: multiple imputations, drawn from
         p(missing | known), with their number in the column `draw`. By default, one table of single best values.
@@ -151,7 +153,7 @@ def fill(
     path = output.of(opened)
     latents = _source(opened, latents)
     if _has_gaps(opened, image):
-        asked = Asked(draws or 0, best, interval, beyond_range, seed)
+        asked = Asked(draws or 0, best, interval, beyond_range, seed, latents)
         return _fill_table(opened, image, path, asked, label)
     if interval is not None or path.suffix.lower() == ".parquet":
         wanted = "--interval" if interval is not None else "a .parquet file"
@@ -179,16 +181,16 @@ def _source(run: Run, latents: str | None) -> str | None:
     """`latents` in lower case, checked before the example is read.
 
     Raises:
-        ChoiceError: it is unknown, or the run is of rows of numbers.
+        ChoiceError: it is unknown, or rows of this run are filled under its prior only.
     """
     from vaekit.latents.fitted import check_source
+    from vaekit.latents.given import check_under
 
     if latents is None:
         return None
-    if run.spec.kind in ("vector", "counts"):
-        raise ChoiceError("--latents is for images and signals: rows of numbers and tables are filled under the prior")
-    check_source(latents.lower())
-    return latents.lower()
+    check_source(latents := latents.lower())
+    check_under(run, latents)
+    return latents
 
 
 def _density(run: Run, latents: str | None) -> str | None:
@@ -286,6 +288,7 @@ class Asked(NamedTuple):
     interval: float | None
     beyond_range: bool
     seed: int
+    latents: str | None
 
 
 def _has_gaps(run: Run, source: str) -> bool:
@@ -306,7 +309,7 @@ def _fill_table(run: Run, source: str, path: Path, asked: Asked, label: str | No
     import numpy as np
 
     from vaekit.data.core import counted
-    from vaekit.latents.given import blanked
+    from vaekit.latents.given import blanked, draws_rows
 
     from .output import Bar
     from .sources import new_data
@@ -318,11 +321,12 @@ def _fill_table(run: Run, source: str, path: Path, asked: Asked, label: str | No
     part = np.flatnonzero(hidden.any(1) & ~hidden.all(1))
     arrays: dict[str, np.ndarray] = {"x": raw, "hidden": hidden, "filled": raw}
     if len(part):
+        under = _density(run, asked.latents)
         with Bar("filling rows") as bar:
             found = run.fill(
                 raw[part], hidden[part], labels=None if labels is None else labels[part], draws=asked.draws,
-                best=asked.best, interval=asked.interval, beyond_range=asked.beyond_range, seed=asked.seed,
-                progress=bar,
+                latents=under, best=asked.best, interval=asked.interval, beyond_range=asked.beyond_range,
+                seed=asked.seed, progress=bar,
             )  # fmt: skip
         arrays["filled"] = _inserted(raw, hidden, part, run.as_rows(found.filled, beyond_range=asked.beyond_range))
         if asked.draws:
@@ -336,7 +340,7 @@ def _fill_table(run: Run, source: str, path: Path, asked: Asked, label: str | No
     remark = f"; {counted(empty, 'row')} without any value stayed empty" if empty else ""
     values, all_rows = counted(int(hidden[part].sum()), "value"), counted(len(raw), "row")
     print(f"{values} filled in, in {len(part):,} of {all_rows}{remark}", file=sys.stderr)
-    if len(part) and (asked.draws or asked.interval):
+    if len(part) and draws_rows(run) and (asked.draws or asked.interval):
         _tell_coverage(run, hidden[part], asked)
         _tell_effective(found.effective)
 

@@ -1,4 +1,4 @@
-"""Views of the codes: PCA, t-SNE, histograms, distances from the mean code, prior samples, attribute directions."""
+"""Views of the codes: PCA, t-SNE, histograms, distances from the mean code, samples, attribute directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any, TextIO
 import numpy as np
 
 from vaekit.errors import ChoiceError
+from vaekit.latents.densities import DENSITIES
 from vaekit.latents.editing import CODES, direction
+from vaekit.latents.fitted import stored_density
+from vaekit.latents.resample import draw_codes
+from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
 
 from .points import Points
@@ -162,8 +166,23 @@ def histogram(z: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray
 
 def prior(run: TrainedModel, dims: int) -> np.ndarray:
     """Samples of the prior (at most PRIOR, fewer for long codes), rounded to 1/64: (p, D) float16."""
-    z = run.sample_latents(max(50, min(PRIOR, PRIOR_NUMBERS // dims)))
+    z = run.sample_latents(_drawn(dims))
     return (z if _discrete(run) else np.round(z * 64) / 64).astype(np.float16)
+
+
+def fitted(run: SavedRun, dims: int) -> tuple[dict[str, str], np.ndarray] | None:
+    """The density of the codes that `vaekit sample` draws from, and samples of it as of `prior`; None for the prior."""
+    stored = stored_density(run)
+    if stored is None:
+        return None
+    z = draw_codes(run, stored, _drawn(dims))
+    named = {"name": stored.name, "called": DENSITIES[stored.name].traits["called"]}
+    return named, (np.round(z * 64) / 64).astype(np.float16)
+
+
+def _drawn(dims: int) -> int:
+    """The number of samples on the page of codes with this many dimensions."""
+    return max(50, min(PRIOR, PRIOR_NUMBERS // dims))
 
 
 def _discrete(run: TrainedModel) -> bool:

@@ -115,6 +115,7 @@ def _meta(run: SavedRun, exported: Exported, shown: Points, runtime: dict[str, s
         "directions": maps.directions(run, shown),
         "maps": [{"id": "pair", "title": "Two latents"}],
         "metrics": about.metrics(run),
+        "fitted": None,
         "graphs": exported.as_json(),
         "precision": "float16" if exported.store.half else "float32",
         "points": {name: shown.count(name) for name in ("test", "train")},
@@ -150,4 +151,7 @@ def _add_points(
     blobs.add("points.error", shown.error)
     blobs.add("thumbs", shown.thumbs)
     blobs.add("prior", maps.prior(run, z.shape[1]))
+    if (fitted := maps.fitted(run, z.shape[1])) is not None:
+        meta["fitted"], drawn = fitted
+        blobs.add("fitted", drawn)
     blobs.add("hist", maps.histogram(z, mean, spread))

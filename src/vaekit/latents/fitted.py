@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.distributions import Distribution, constraints
 from vaekit.densities import draw
 from vaekit.errors import ChoiceError, RunError
 from vaekit.models.priors import StandardNormal
+from vaekit.models.probability_flow import Field, runge_kutta
 from vaekit.models.vae import VAE
 from vaekit.noise import Noise
 from vaekit.runs.saved import SavedRun
@@ -18,9 +20,12 @@ from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
 from .continuing import is_unfinished
-from .densities import DENSITIES, Density, Gaussians, NormalisingFlow, OnProgress
+from .densities import DENSITIES, Density, FlowMatchingDensity, Gaussians, NormalisingFlow, OnProgress
 from .records import of_codes, records, weights_of
 from .resample import LatentDensity, fit_latents
+
+if TYPE_CHECKING:
+    from vaekit.data.condition import Labels
 
 PRIOR, FITTED = "prior", "fitted"
 
@@ -84,15 +89,17 @@ def source_of(run: SavedRun, name: str | None, *, guidance: float = 1.0) -> str 
     return None if name == PRIOR else name
 
 
-SMOOTH: tuple[type[Density], ...] = (Gaussians, NormalisingFlow)
-"""The densities that `CodeDensity` can differentiate."""
+SMOOTH: tuple[type[Density], ...] = (Gaussians, NormalisingFlow, FlowMatchingDensity)
+"""The densities that codes can be inferred under: by `CodeDensity`, and flow matching by `Transported`."""
+SOLVER_STEPS = 4
+"""The number of solver steps from noise to codes in the inference of codes under flow matching."""
 
 
 def density_of(run: SavedRun, name: str | None, *, progress: OnProgress | None = None) -> LatentDensity | None:
     """A density of codes that inference can differentiate, or None for the prior.
 
     Arguments:
-        name: prior (or None), gmm or flow; a density that is not stored with the run is fitted.
+        name: prior (or None), gmm, flow or flow-matching; a density that is not stored with the run is fitted.
         progress: called during the fit with (name of the task, units done, total units).
 
     Raises:
@@ -102,7 +109,9 @@ def density_of(run: SavedRun, name: str | None, *, progress: OnProgress | None =
         return None
     check_source(name)
     if not issubclass(DENSITIES[name].traits["kind"], SMOOTH):
-        raise ChoiceError(f"codes cannot be inferred under {name}, which has no gradient: choose gmm, flow or prior")
+        raise ChoiceError(
+            f"codes cannot be inferred under {name}, which has no gradient: choose gmm, flow, flow-matching or prior"
+        )
     return fit_latents(run, name, on_progress=progress)
 
 
@@ -140,13 +149,57 @@ class CodeDensity(Distribution):
         log_p = log_p - 0.5 * constant.square().sum(-1) - 0.5 * constant.shape[1] * math.log(2 * math.pi)
         return log_p.reshape(value.shape[:-1]).to(value.device)
 
-    def codes(self, n: int, seed: int) -> Tensor:
-        """n codes (n, D)."""
-        return torch.from_numpy(self.latents.sample(n, seed=seed))
+
+class Transported:
+    """Codes z (D,) as a function of the noise e ~ N(0, I) (d,) that flow matching moves to them.
+
+    Under this density, p(z | data) is the distribution of z(e) for e of p(e | data), with N(0, I) as the prior of e. It
+    takes no divergence of the velocity. Dimensions that do not vary among the codes of data have their value.
+
+    Arguments:
+        latents: flow matching.
+        labels: those of the data, one per row or one for all, for a density that is conditional on labels or
+            attributes. Without them, data have any label.
+        n: the number of data, with labels.
+
+    Raises:
+        ChoiceError: no labels, and the density was trained with labels only.
+    """
+
+    def __init__(self, latents: LatentDensity, labels: Labels | None = None, n: int = 0):
+        assert isinstance(latents.density, FlowMatchingDensity)
+        self.latents, self.density = latents, latents.density
+        self.dims = self.density.model.dims
+        self.c: Tensor | None = None
+        if labels is not None and latents.condition is not None:
+            self.c = latents._conditional(labels, n)
+        elif latents.condition is not None:
+            self.density.check_drop("filling in data without labels")
+
+    def _field(self, rows: Tensor, like: Tensor, copies: int) -> Field:
+        """The velocity for `copies` of each row, in blocks."""
+        c = None
+        if self.latents.condition is not None:
+            width = self.density.model.condition
+            c = torch.zeros(len(rows), width) if self.c is None else self.c[rows.cpu()]
+            c = c.repeat(copies, 1).to(like)
+        return self.density.model.velocity.at(c)
+
+    def codes(self, e: Tensor, rows: Tensor) -> Tensor:
+        """z (K, B, D) of noise e (K, B, d) for data with these row numbers (B,), differentiable in e."""
+        flat, scale = e.flatten(0, 1), self.latents.scale
+        u = runge_kutta(self._field(rows, e, len(e)), flat, 0.0, 1.0, SOLVER_STEPS)
+        return scale.restore(u.cpu()).to(e).reshape(*e.shape[:-1], -1)
+
+    def noise(self, z: Tensor, rows: Tensor) -> Tensor:
+        """The noise (K, B, d) of codes z (K, B, D), apart from the error of the solver."""
+        u = self.latents.scale.standardise(z.flatten(0, 1).cpu()).to(z)
+        e = runge_kutta(self._field(rows, z, len(z)), u, 1.0, 0.0, SOLVER_STEPS)
+        return e.reshape(*z.shape[:-1], -1)
 
 
-def drawn_codes(p: Distribution, n: int, seed: int, key: int, like: Tensor) -> Tensor:
+def drawn_codes(p: Distribution | Transported, n: int, seed: int, key: int, like: Tensor) -> Tensor:
     """n codes (n, D) of a prior or a fitted density, with the dtype and the device of `like`."""
-    if isinstance(p, CodeDensity):
-        return p.codes(n, seed).to(like)
+    if isinstance(p, CodeDensity | Transported):
+        return torch.from_numpy(p.latents.sample(n, seed=seed)).to(like)
     return draw(p, Noise.of(seed, n, key, device=like.device)).to(like.dtype)

@@ -101,6 +101,17 @@ def model_with_density(run: TrainedModel) -> VAE:
     return model
 
 
+def draws_rows(run: TrainedModel) -> bool:
+    """Whether rows are filled by `fill_rows`: those of numbers and tables, of a model with a density."""
+    return run.spec.kind in ("vector", "counts") and run.model.no_density is None
+
+
+def check_under(run: TrainedModel, latents: str | None) -> None:
+    """Raise ChoiceError if the rows of a run are filled under its prior only, and `latents` is something else."""
+    if draws_rows(run) and latents not in (None, "prior"):
+        raise ChoiceError("rows of numbers and tables are filled under the prior: leave `latents` out")
+
+
 def blanked(run: TrainedModel, raw: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Raw rows as events (N, *event), with hidden elements replaced by a number valid for any run, and the hidden mask.
 

@@ -18,8 +18,8 @@ from .counterfactual import counterfactual_rows
 from .coverage import widened
 from .editing import code_of, codes_of, direction, edited, hidden_by, own_class, raw_of
 from .fill import fill_masked, impute_rows
-from .fitted import PRIOR, density_of, source_of
-from .given import Best, Infilled, fill_rows, sample_given
+from .fitted import density_of, source_of
+from .given import Best, Infilled, check_under, draws_rows, fill_rows, sample_given
 from .paths import Mode, interpolate
 from .resample import LatentDensity, draw_codes, fit_latents
 
@@ -172,7 +172,7 @@ class LatentRun(SavedRun):
                 (nan) of the rows, or `half` if no value is missing.
             labels: labels of raw rows, for a conditional run, as for `encode`.
             latents: for images, signals and autoencoders, the density that codes are inferred under: prior (the
-                default), gmm or flow (`vaekit.latents.fitted.density_of`).
+                default), gmm, flow or flow-matching (`vaekit.latents.fitted.density_of`).
             draws: number of alternatives, multiple imputations of the hidden values.
             best: the single value of a number, mean or median; categories get the most likely one.
             interval: probability of the interval of each number, such as 0.95; None for no interval. Intervals are
@@ -190,9 +190,8 @@ class LatentRun(SavedRun):
         if isinstance(data, int | np.integer) and labels is None:
             labels = self.observed("test").given(int(data))
         hidden = mask if isinstance(mask, np.ndarray) else hidden_by(laid_out(raw, self.spec), mask)
-        if self.spec.kind in ("vector", "counts") and self.model.no_density is None:
-            if latents not in (None, PRIOR):
-                raise ChoiceError("rows of numbers and tables are filled under the prior: leave `latents` out")
+        check_under(self, latents)
+        if draws_rows(self):
             found = fill_rows(
                 self, raw, hidden, labels=labels, draws=draws, best=best, interval=interval,
                 beyond_range=beyond_range, seed=seed, progress=progress,

@@ -14,7 +14,9 @@ from vaekit.data.observation import Binary
 from vaekit.errors import DataError
 from vaekit.figures import channels_last, image_grid
 from vaekit.figures.pictures import Bytes
+from vaekit.latents.fitted import stored_density
 from vaekit.latents.paths import nearest
+from vaekit.latents.resample import LatentDensity
 from vaekit.metrics import PerDatum, latent_names, per_datum, survey
 from vaekit.metrics.latents import Survey
 from vaekit.runs.observed import Observed
@@ -61,6 +63,11 @@ class Look:
     def prior_latents(self) -> Array:
         """Samples of the prior, (64, ...)."""
         return self.run.sample_latents(64)
+
+    @cached_property
+    def stored(self) -> LatentDensity | None:
+        """The density of the codes that samples are drawn from by default, or None for the prior."""
+        return stored_density(self.run)
 
     @property
     def plain(self) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit import figures
+from vaekit.latents.densities import DENSITIES
 from vaekit.latents.paths import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
+from vaekit.latents.resample import draw_codes
 from vaekit.metrics import ACTIVE
 from vaekit.models.priors import StandardNormal
 from vaekit.training.overfitting import past_its_best
@@ -149,26 +151,37 @@ def reconstructions(look: Look) -> list[Block]:
     return blocks
 
 
-@figure("samples", "Samples from the prior")
+@figure("samples", "Samples")
 def samples(look: Look) -> list[Block]:
-    """Samples of the prior, and the training data nearest to them."""
+    """Samples of the prior and of the stored density that `vaekit sample` draws from, and the nearest training data."""
+    means, given = "Means of p(x|z) for samples z of", "at temperature 1, not selected."
+    blocks = _sampled(look, "", look.run.decode(look.prior_latents), f"{means} the prior {given}")
+    if (stored := look.stored) is not None:
+        called = DENSITIES[stored.name].traits["called"]
+        drawn = look.run.decode(draw_codes(look.run, stored, len(look.prior_latents)))
+        words = f"{means} {stored.name}, {called} fitted to the codes, from which `vaekit sample` draws {given}"
+        blocks += _sampled(look, f"-{stored.name}", drawn, words)
+    if look.data is None:
+        blocks.append(Text("Not shown: their nearest training data, because the data are unavailable.", "note"))
+    return blocks
+
+
+def _sampled(look: Look, of: str, drawn: Array, words: str) -> list[Block]:
+    """Samples (n, *event), which `words` describe, and the training data nearest to them; `of` ends their anchors."""
     blocks: list[Block] = []
-    drawn = look.run.decode(look.prior_latents)
-    means = "Means of p(x|z) for samples z of the prior at temperature 1, not selected."
-    few = drawn[:EACH]
     if look.is_image:
         pictures = figures.channels_last(drawn[:40])
         grid = figures.image_grid(pictures, 10, gap=4, background=None, scale=look.scale,
                                   zoom=max(1, math.ceil(84 / max(pictures.shape[1:3]))))  # fmt: skip
-        blocks.append(still("samples", grid, f"A grid of {len(pictures)} sampled images", means))
+        blocks.append(still(f"samples{of}", grid, f"A grid of {len(pictures)} sampled images", words))
     else:
         blocks.append(
-            plot("samples", lambda: figures.lines(look.shown(drawn[:12]), names=look.features, unit=look.unit),
-                 "Line plots of 12 samples", f"{means} Values in {look.unit}.")
+            plot(f"samples{of}", lambda: figures.lines(look.shown(drawn[:12]), names=look.features, unit=look.unit),
+                 "Line plots of 12 samples", f"{words} Values in {look.unit}.")
         )  # fmt: skip
     if look.data is None:
-        blocks.append(Text("Not shown: their nearest training data, because the data are unavailable.", "note"))
         return blocks
+    few = drawn[:EACH]
     close, rms = look.neighbours(few)
     _, usual = look.neighbours(look.raw)
     span = (look.scale[1] - look.scale[0]) if look.is_image else 1.0
@@ -183,10 +196,10 @@ def samples(look: Look) -> list[Block]:
         rows = [Strip("sample", look.tiles(few)), Strip("nearest in training", look.tiles(close))]
         heads = [f"{r / span:.3f}" for r in rms]
         alt = "Sampled images above their nearest training images"
-        blocks.append(Strips("nearest", rows, alt, caption, heads))
+        blocks.append(Strips(f"nearest{of}", rows, alt, caption, heads))
     else:
         blocks.append(
-            plot("nearest",
+            plot(f"nearest{of}",
                  lambda: figures.lines(look.shown(close), look.shown(few), names=look.features, unit=look.unit,
                                        labels=("nearest in training", "sample")),
                  "Line plots of samples over their nearest training data", caption)

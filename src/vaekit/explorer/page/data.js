@@ -7,10 +7,10 @@ export const D = meta.latent.dims, NONE = 65535;
 export const free = D - meta.latent.condition; // entries of a code that are not a condition
 const { low, high, channels: C } = meta.event;
 
-export const data = { n: 0, z: null, label: null, row: null, logpx: null, error: null, thumbs: null, tsne: null, prior: null, hist: null, first: null };
+export const data = { n: 0, z: null, label: null, row: null, logpx: null, error: null, thumbs: null, tsne: null, prior: null, fitted: null, hist: null, first: null };
 
 export async function load() {
-  const names = { z: "points.z", label: "points.label", row: "points.row", logpx: "points.logpx", error: "points.error", thumbs: "thumbs", tsne: "map.tsne", prior: "prior", hist: "hist", first: "first" };
+  const names = { z: "points.z", label: "points.label", row: "points.row", logpx: "points.logpx", error: "points.error", thumbs: "thumbs", tsne: "map.tsne", prior: "prior", fitted: "fitted", hist: "hist", first: "first" };
   await Promise.all(Object.entries(names).map(async ([name, blob]) => (data[name] = await numbers(blob))));
   data.n = data.z.length / D;
 }

@@ -37,10 +37,14 @@ function source() {
   return [face, name];
 }
 
-function samplePrior() {
-  const i = Math.floor(Math.random() * (data.prior.length / D));
-  change({ z: data.prior.slice(i * D, (i + 1) * D), anchor: -1 });
+/** Take one of the stored samples of z. */
+function sampleFrom(codes) {
+  const i = Math.floor(Math.random() * (codes.length / D));
+  change({ z: codes.slice(i * D, (i + 1) * D), anchor: -1 });
 }
+
+/** Sample z as `vaekit sample` does: from the density fitted to the codes if the run has one, else from the prior. */
+const sampleCode = () => sampleFrom(data.fitted ?? data.prior);
 
 function randomExample() {
   const i = Math.floor(Math.random() * data.n);
@@ -60,9 +64,11 @@ const reset = () => change({ z: state.anchor >= 0 ? code(state.anchor) : Float32
 
 /** The buttons that choose a code, with `.sync()`. */
 function codeButtons() {
-  const prior = button("Sample prior", samplePrior, { title: "a sample of z from the prior (key R)", disabled: !data.prior });
+  const key = (own) => (own ? " (key R)" : "");
+  const prior = button("Sample prior", () => sampleFrom(data.prior), { title: `a sample of z from the prior${key(!data.fitted)}`, disabled: !data.prior });
+  const fitted = meta.fitted && button(`Sample ${meta.fitted.name}`, sampleCode, { title: `a sample of z from ${meta.fitted.called} fitted to the codes${key(true)}` });
   const posterior = button("Sample posterior", () => samplePosterior().catch((e) => announce(e.message)), { title: "a sample from q(z|x) of this example" });
-  const element = h("div", { class: "bar" }, prior, button("Random example", randomExample), posterior,
+  const element = h("div", { class: "bar" }, prior, fitted, button("Random example", randomExample), posterior,
     button("Reset", reset, { title: "back to the code of the example, or to the mean code" }));
   const sync = () => {
     posterior.disabled = state.anchor < 0 || !has("weights");
@@ -112,7 +118,7 @@ export function build(place) {
   });
   addEventListener("keydown", (event) => {
     const typing = /input|textarea|select/i.test(event.target.tagName);
-    if (event.key.toLowerCase() === "r" && !event.ctrlKey && !event.metaKey && !typing && data.prior) samplePrior();
+    if (event.key.toLowerCase() === "r" && !event.ctrlKey && !event.metaKey && !typing && data.prior) sampleCode();
   });
   judge();
   identify();

@@ -183,12 +183,17 @@ class FlowMatchingDensity(Density):
         return self._draw(n, seed, None, 1.0)
 
     def draw_given(self, n: int, seed: int, c: Tensor, guidance: float) -> Tensor:
-        if guidance != 1 and self.choices["drop"] == 0 and self.labels is not None and bool(self.labels[:, -1].all()):
-            raise ChoiceError(
-                "`guidance` needs a density that was also trained without labels, and this one has `drop=0`: fit it "
-                "again without `drop` and with `refit=True`"
-            )
+        if guidance != 1:
+            self.check_drop("`guidance`")
         return self._draw(n, seed, c, guidance)
+
+    def check_drop(self, what: str) -> None:
+        """Raise ChoiceError if it is conditional and was never trained without labels, which `what` needs."""
+        if self.choices["drop"] == 0 and self.labels is not None and bool(self.labels[:, -1].all()):
+            raise ChoiceError(
+                f"{what} needs a density that was also trained without labels, and this one has `drop=0`: fit it again "
+                "without `drop` and with `refit=True`"
+            )
 
     @torch.no_grad()
     def _draw(self, n: int, seed: int, c: Tensor | None, guidance: float) -> Tensor:
