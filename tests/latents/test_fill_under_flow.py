@@ -94,7 +94,7 @@ def test_noise_and_codes_are_inverse(latents):
 
 def test_images_are_filled_by_draws_that_differ_and_labels_that_are_unknown_need_a_density_without(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=blobs(60, 6, 5), y=np.arange(60) % 2)
-    data = vk.load(tmp_path / "x.npz", label="y")
+    data = vk.load(tmp_path / "x.npz")
     run = vk.fit(data, "vae", out=tmp_path / "run", steps=30, latent=2, hidden=(8,), **QUIET)
     run.fit_latents("flow-matching", steps=20, width=8, layers=1)
     found = run.fill(3, "half", latents="flow-matching", draws=4)
