@@ -58,8 +58,9 @@ class Infilled(NamedTuple):
 
     `filled` (B, *event) has the best value of each hidden element: its mean or median, or the most likely category.
     `draws` (K, B, *event) has K alternatives. `bound` (B,) is a lower bound (in expectation) on log p of the visible
-    part, in nats, with x as observed by the model. `low` and `high` (B, *event) are the ends of an interval, nan for
-    visible elements and categories. `effective` (B,) is the effective sample size of the importance weights.
+    part, in nats, with x as observed by the model; nan under flow matching, for which none is computed. `low` and
+    `high` (B, *event) are the ends of an interval, nan for visible elements and categories. `effective` (B,) is the
+    effective sample size of the importance weights.
     """
 
     filled: np.ndarray

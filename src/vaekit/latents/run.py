@@ -163,8 +163,9 @@ class LatentRun(SavedRun):
 
         Rows of numbers and tables are filled from draws of p(x_hidden | x_visible) (`vaekit.latents.given.fill_rows`):
         single best values, completed rows with the noise of p(x|z), and intervals. For images, signals and
-        autoencoders, one Gaussian q(z) is fitted to each visible part (`vaekit.latents.fill.fill_masked`); draws are
-        then means of p(x|z), and there is no interval.
+        autoencoders, one Gaussian q(z) is fitted to each visible part, or under flow matching, draws of the density
+        are moved until they match it (`vaekit.latents.fill.fill_masked`). Draws are then means of p(x|z), and there is
+        no interval.
 
         Arguments:
             data: the index of a test row, or new rows.
