@@ -102,6 +102,7 @@ def page(found: dict[str, Any], run: vk.Run, asked: argparse.Namespace) -> str:
         f"python bench/fills.py FOLDER --minutes {asked.minutes:g} --density-minutes {asked.density_minutes:g} "
         f"--images {asked.images} --draws {asked.draws}"
     )
+    rms = lambda name: f"{math.sqrt(np.mean(found[name]['mean'])):.2f}"  # noqa: E731
     return "\n".join([
         "# Filled images", "",
         f"Made by `{command}`:",
@@ -111,10 +112,11 @@ def page(found: dict[str, Any], run: vk.Run, asked: argparse.Namespace) -> str:
         "over images: of the mean of the fills, and of one fill. *Spread* is the standard deviation of the fills of an",
         "image, *CPU s* the time per image. Fills are means of p(x|z), without its noise.", "",
         *table(found), "",
-        "Under the prior and `gmm`, the fills of an image are draws of one Gaussian with independent directions, which",
-        "underestimates the spread: they are nearly equal. Under flow matching, each fill starts from its own draw of",
-        "the density. The more they differ, the larger is the error of one, and the smaller that of their mean. The",
-        "[weight of the likelihood](guides/prior.md#filling-in) was chosen on validation images of another seed.", "",
+        "The spread of fills that are as uncertain as they should be is the root of the error of their mean, which is",
+        f"{rms('prior')} under the prior. Under the prior and `gmm`, the fills of an image are draws of one Gaussian",
+        "with independent directions, which is much too narrow: they are nearly equal. Under flow matching, each fill",
+        "starts from its own draw of the density. The [weight of the likelihood](guides/prior.md#filling-in) was chosen",
+        "on validation images of another seed.", "",
         f"![The visible part of {SHOWN} test images and the originals; below, for the prior, gmm and flow matching,",
         "the mean of the fills and two fills](images/fills.png)", "",
         "Images by Twemoji, (c) Twitter, Inc and other contributors, and EmojiOne 2.2.7, (c) Emoji One, CC BY 4.0.", "",
