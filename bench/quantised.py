@@ -46,7 +46,7 @@ from vaekit.utils.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
 RUNS, DOCS = HERE / ".runs" / "quantised", HERE.parent / "docs"
-DATA, SAMPLES, IMAGES, DRAWS = "fashion-mnist", 100, 200, 64
+DATA, SAMPLES, IMAGES, DRAWS = "fashion-mnist", 50, 200, 64
 GOAL = -245.0
 NEAREST = ["--posterior", "nearest", "--network", "dense", "--codes", "64", "--prior", "masked"]
 ROWS: dict[str, tuple[str, list[str]]] = {
@@ -189,7 +189,7 @@ def use_of_codes(run: vk.Run) -> dict[str, Any]:
     return {
         "perplexity": use["code_perplexity"], "used": use["codes_used"], "codes": codes, "positions": positions,
         "capacity": float(positions * np.log(codes)), "draw": nats, "agree": agree,
-        "prior": run.config["defaults"].get("prior") or run.config["arguments"].get("prior"),
+        "prior": type(run.model.prior.net).__name__,
     }  # fmt: skip
 
 
