@@ -238,6 +238,9 @@ def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
             cells += ["-", "-", "-"]
         operations = f"{now['operations']:,}" + (f" (before: {old['operations']:,})" if old else "")
         lines.append("| " + " | ".join([*cells, operations, "yes" if now["compiled"] else "no"]) + " |")
+    former = [f"- `{name}`: {row['former']}." for name, row in rows.items() if "former" in row]
+    if former:
+        lines += ["", "Rows that were measured with former defaults, and differ today:", "", *former]
     rounds = sorted({row["after"]["rounds"] for row in rows.values()})
     lines += [
         "",

@@ -227,6 +227,9 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         if other := [r for r in at_minutes if r.get("observation", COMMON) != COMMON]:
             lines += ["", "Densities of the grey values 0 to 255, not comparable with those of binarised images:", ""]
             lines += table(other)
+    former = [f"- `{row['recipe']}`: {row['former']}." for row in rows.values() if "former" in row]
+    if former:
+        lines += ["", "Rows that were measured with former defaults of their own, and differ today:", "", *former]
     lines += why(rows, floor)
     for row in rows.values():
         if "corrupted_distortion" in row:
