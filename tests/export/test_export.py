@@ -154,6 +154,20 @@ def test_log_gamma_in_onnx():
     np.testing.assert_allclose(found[0], want, rtol=3e-7, atol=3e-6)  # log of a product of eight, in float32
 
 
+def test_operators_of_numbers_that_are_far_from_zero_or_near_it_in_onnx():
+    class Three(torch.nn.Module):
+        def forward(self, x):
+            total = torch.logsumexp(x[:, :-1].where(x[:, :-1] < -100, -torch.inf), 1)
+            return torch.nn.functional.logsigmoid(x), torch.expm1(-x.abs()), total
+
+    x = torch.tensor([[1e4, -1000.0, -1001.0, -20.0, -1e-3, 1e-6, 1e-3, 1.0, 20.0], [2.0] * 9])
+    ports = (Port("log_sigmoid", (9,), "x"), Port("expm1", (9,), "x"), Port("logsumexp", (), "log_px"))
+    graph = Graph("decode", Three(), (Port("z", (9,), "z"),), ports, "")
+    found = Session(convert(graph))(graph, (x,))
+    for ours, exact in zip(found, graph.module(x.double()), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-6, atol=1e-7)
+
+
 def test_half_precision_only_where_it_costs_nothing(monkeypatch):
     run = made_up("vae", latent=8, hidden=(64,))
     given = inputs(run, export_graphs(run, names=("decode",)).graphs["decode"], "image")

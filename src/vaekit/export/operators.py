@@ -1,4 +1,4 @@
-"""ONNX translations of operators for which torch's exporter has none."""
+"""ONNX translations of operators for which torch's exporter has none, or a wrong one for some numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 
 SHIFT = 8
 """Smaller arguments are increased by this number, so that Stirling's series is exact in float32."""
+
+LARGEST = 3.4e38
+"""Maxima beyond are replaced by it, so that infinite terms are not subtracted from each other."""
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -51,4 +54,30 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         apart = op.Sub(op.Unsqueeze(a, [-2]), op.Unsqueeze(b, [-3]))
         return op.Sqrt(op.ReduceSum(op.Mul(apart, apart), [-1], keepdims=False))
 
-    return {torch.ops.aten.lgamma.default: lgamma, torch.ops.aten._cdist_forward.default: distances}
+    def log_sigmoid(x: Any) -> Any:
+        """log s(x) = min(x, 0) - log(1 + e^-|x|); the exporter's log(s(x)) is -inf below about -88."""
+        zero = op.CastLike(op.Constant(value_float=0.0), x)
+        one = op.CastLike(op.Constant(value_float=1.0), x)
+        return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
+
+    def expm1(x: Any) -> Any:
+        """e^x - 1 = tanh(x / 2) (e^x + 1), without cancellation near 0."""
+        half = op.CastLike(op.Constant(value_float=0.5), x)
+        one = op.CastLike(op.Constant(value_float=1.0), x)
+        return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
+
+    def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
+        """max + log sum exp(x - max); onnxruntime's own is -inf if the first of very negative terms is -inf."""
+        top = op.ReduceMax(x, dim, keepdims=True)
+        low, high = (op.CastLike(op.Constant(value_float=sign * LARGEST), x) for sign in (-1, 1))
+        top = op.Max(op.Min(top, high), low)
+        rest = op.Log(op.ReduceSum(op.Exp(op.Sub(x, top)), dim, keepdims=keepdim))
+        return op.Add(rest, top if keepdim else op.Squeeze(top, dim))
+
+    return {
+        torch.ops.aten.lgamma.default: lgamma,
+        torch.ops.aten._cdist_forward.default: distances,
+        torch.ops.aten.log_sigmoid.default: log_sigmoid,
+        torch.ops.aten.expm1.default: expm1,
+        torch.ops.aten.logsumexp.default: logsumexp,
+    }
