@@ -104,6 +104,15 @@ def onnx_operators_once():
 
 
 @pytest.fixture
+def coarse_paths(monkeypatch):
+    """Log-densities of flow matching along few steps, where they are not tested: all of them take a second per fit."""
+    from vaekit.latents.densities import FlowMatchingDensity
+
+    path = functools.partialmethod(FlowMatchingDensity.path, steps=2)
+    monkeypatch.setattr(FlowMatchingDensity, "path", path)
+
+
+@pytest.fixture
 def compiler():
     """Skips where there is no C++ compiler."""
     from vaekit.utils.compiled import has_compiler

@@ -105,8 +105,8 @@ class Density(ABC):
         """The log-density of u (n, d) given the condition c (n, C + 1) in nats, (n,) float64."""
         raise ChoiceError("this density is not conditional: its log-density takes no labels")
 
-    def log_share(self, c: Tensor) -> Tensor:
-        """The log of the share of training rows with the condition c (n, C + 1), (n,) float64."""
+    def nearest(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The training condition nearest to c (n, C + 1), and the log of its share of training rows, (n,) float64."""
         raise ChoiceError("this density is not conditional")
 
     def to(self, device: str | torch.device) -> None:

@@ -230,11 +230,12 @@ class FlowMatchingDensity(Density):
     def log_prob_given(self, u: Tensor, c: Tensor) -> Tensor:
         return self.path(u, c).log_prob
 
-    def log_share(self, c: Tensor) -> Tensor:
+    def nearest(self, c: Tensor) -> tuple[Tensor, Tensor]:
         assert self.labels is not None
         distinct, counts = self.labels.unique(dim=0, return_counts=True)
-        same = (c[:, None] == distinct).all(-1).double()  # (n, K)
-        return torch.log((same @ counts.double()).clamp_min(1) / len(self.labels))  # at least that of one row
+        apart = torch.cdist(c, distinct, compute_mode="donot_use_mm_for_euclid_dist")  # (n, K), 0 for equal ones
+        at = apart.argmin(1)
+        return distinct[at], torch.log(counts[at].double() / len(self.labels))
 
     def path(self, u: Tensor, c: Tensor | None, steps: int = 20, probes: int | None = None) -> PathIntegral:
         """log p(u | c) of standardised codes (n, d) with the errors of the solver and of the estimated divergence.
