@@ -33,6 +33,7 @@ class DiscretisedLogisticHead(Head):
     or share it). A `fitted` smallest scale is therefore the one of `WIDTHS` with the highest validation ELBO.
     Training chooses it again at each validation, so that it is 0 as long as the decoder does not overfit. The training
     step itself uses half of it: with all of it, reconstructions are worse, because codes then carry less information.
+    An extended run chooses once more than a run of its length: at its former end.
 
     Arguments:
         levels: number of levels.
