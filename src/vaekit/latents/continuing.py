@@ -10,6 +10,7 @@ from vaekit.runs.configuration import Configuration, options_of
 from vaekit.runs.resume import FINISHED
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.stored import read_config
+from vaekit.utils.wording import in_python
 
 from .densities import Training
 
@@ -44,16 +45,25 @@ def begun(run: SavedRun, name: str, weights: str, refit: bool, training: Trainin
     asked, before = training or Training(), _before(run, name)
     if asked.mode != "new":
         if before is None:
-            raise RunError(f"{run.path} has no {name} to {asked.mode}: train one first, `vaekit prior {run.path}`")
+            here = in_python(f" or run.fit_latents({name!r})")
+            raise RunError(
+                f"{run.path} has no {name} to {asked.mode}: train one first, `vaekit prior {run.path}`{here}"
+            )
         return asked
     if refit or before is None or not is_unfinished(run, name, weights):
         return asked
     if before["state"] in FINISHED:
         return Training(mode="resume", progress=asked.progress)
     raise RunError(
-        f"the training of {name} in {run.path} was interrupted at step {before.get('step', 0):,}: resume it with "
-        f"`vaekit prior {run.path} --resume`, or fit again with `refit=True`"
+        f"the training of {name} in {run.path} was interrupted at step {before.get('step', 0):,}: "
+        f"{how_to_resume(run, name)}, or fit again with `refit=True`"
     )
+
+
+def how_to_resume(run: SavedRun, name: str) -> str:
+    """What to write to resume the interrupted training of a density."""
+    here = in_python(f" or run.fit_latents({name!r}, training=Training(mode='resume'))")
+    return f"resume it with `vaekit prior {run.path} --latents {name} --resume`{here}"
 
 
 def asked_before(run: SavedRun, name: str, known: dict[str, Any], requested: dict[str, Any]) -> dict[str, Any]:

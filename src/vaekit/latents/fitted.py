@@ -19,7 +19,7 @@ from vaekit.runs.saved import SavedRun
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
-from .continuing import is_unfinished
+from .continuing import how_to_resume, is_unfinished
 from .densities import DENSITIES, Density, FlowMatchingDensity, Gaussians, NormalisingFlow, OnProgress
 from .records import of_codes, records, weights_of
 from .resample import LatentDensity, fit_latents
@@ -47,10 +47,7 @@ def stored_density(run: SavedRun) -> LatentDensity | None:
     for name in (name for name, density in DENSITIES.items() if density.traits["kind"].of_posterior):
         try:
             if is_unfinished(run, name, weights):
-                say(
-                    f"note: {name} is passed over, since its training was interrupted: resume it with `vaekit prior "
-                    f"{run.path} --latents {name} --resume`"
-                )
+                say(f"note: {name} is passed over, since its training was interrupted: {how_to_resume(run, name)}")
         except RunError as error:
             say(f"note: {name} is passed over: {error}")
     found = records(run) | {name: latents.record for name, latents in run.unstored.items()}

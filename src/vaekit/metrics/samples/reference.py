@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vaekit.data.core import Data, Split
 from vaekit.errors import ChoiceError
+from vaekit.utils.wording import in_python
 
 from .blocks import Blocked, Estimate, ratio
 from .detail import energies
@@ -155,7 +156,8 @@ class Reference:
         if data.missing or any(column.kind == "categorical" for column in data.schema):
             raise ChoiceError(
                 "samples are compared as numbers without gaps, and these data have missing values or categories: "
-                "`vaekit report RUN --synthetic sample` compares rows of such tables"
+                f"rows of such tables are compared by `vaekit report RUN --synthetic sample`"
+                f"{in_python(' or run.compare_synthetic()')}"
             )
         self.data, self.seed, self.spare = data, seed, data.valid if spare is None else spare
         if real is None:
