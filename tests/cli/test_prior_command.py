@@ -1,15 +1,18 @@
 """`vaekit prior`, and `vaekit sample` with its labels and guidance: what they print, keep and refuse."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+from core_helpers import python, same
 
 import vaekit as vk
 from vaekit.cli import main
 from vaekit.report.look import Look
 from vaekit.report.registry import FIGURES
 
+pytestmark = pytest.mark.usefixtures("coarse_paths")
 SMALL = ("--width", "16", "--layers", "1")
 
 
@@ -92,3 +95,67 @@ def test_the_other_densities_and_what_is_refused(folder, capsys):
     ):
         status, said = vaekit(capsys, *words)
         assert (status, why in said) == (2, True), said
+
+
+# --- killed and resumed -----------------------------------------------------------------------------------------
+
+KILLED = """
+import dataclasses, functools, os, shutil, sys
+from pathlib import Path
+import numpy as np
+import torch
+torch.set_num_threads(1)
+import vaekit as vk
+from core_helpers import QUIET
+from vaekit.cli import main
+from vaekit.latents.densities import FlowMatchingDensity, flow_matching
+
+folder, asked = Path(sys.argv[1]), flow_matching._options
+flow_matching._options = lambda *given: dataclasses.replace(asked(*given), checkpoint_steps=3)
+FlowMatchingDensity.path = functools.partialmethod(FlowMatchingDensity.path, steps=2)
+x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+np.save(folder / "x.npy", x)
+vk.fit(str(folder / "x.npy"), out=folder / "whole", steps=2, latent=2, hidden=(4,), **QUIET)
+shutil.copytree(folder / "whole", folder / "killed")
+
+def words(run):
+    begun = (run / "latents" / "flow-matching" / "run.json").exists()
+    how = ["--resume"] if begun else ["--steps", "8", "--width", "8", "--layers", "1", "--batch", "8"]
+    return ["prior", str(run), "--quiet", *how]
+
+def killed(run, at, renamed):
+    "Train until the file of this number is to be renamed into place, or has been; how it ended."
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    real, count = os.replace, 0
+    def replace(part, path):
+        nonlocal count
+        count += 1
+        if renamed and count == at:
+            real(part, path)
+        if count == at:
+            os.kill(os.getpid(), 9)
+        real(part, path)
+    os.replace = replace
+    os._exit(main(words(run)))
+
+assert main(words(folder / "whole")) == 0  # in this process, so that what it imports is there for the others
+for at, renamed in ((1, False), (2, True), (4, False), (3, True), (1, False)):
+    assert killed(folder / "killed", at, renamed) == 9, f"it ended before the kill at {at}"
+assert main(words(folder / "killed")) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_file_and_resumed_the_density_has_the_same_bytes(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    done = python(str(script), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    whole, killed = (tmp_path / name / "latents" for name in ("whole", "killed"))
+    assert same(whole, killed, "flow-matching/model.safetensors")
+    assert (whole / "flow-matching.safetensors").read_bytes() == (killed / "flow-matching.safetensors").read_bytes()
+    records = [json.loads((folder / "flow-matching.json").read_text()) for folder in (whole, killed)]
+    assert [record.pop("seconds") >= 0 for record in records] == [True, True]
+    assert records[0] == records[1]

@@ -107,10 +107,10 @@ def test_data_that_vary_have_several_versions(tmp_path):
 
 def test_the_density_integrates_to_one_and_has_both_heaps(fitted_run):
     fitted = fitted_run.fit_latents("flow-matching")
-    axes = np.linspace(-5, 5, 21), np.linspace(-3, 4, 15)  # exact to 1e-4: a heap is 0.7 steps wide
+    axes = np.linspace(-5, 5, 31), np.linspace(-3, 4, 22)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     for labels in (None, ["right"]):
-        p = np.exp(fitted.log_prob(grid, labels=labels)).reshape(21, 15)
+        p = np.exp(fitted.log_prob(grid, labels=labels)).reshape(31, 22)
         assert np.trapezoid(np.trapezoid(p, axes[1]), axes[0]) == pytest.approx(1, abs=0.02)
     held = fitted.record["held_out"]
     assert held["bound"]
