@@ -213,7 +213,7 @@ class Grid(Architecture):
     """
 
     width = 300
-    usual = Convolutional.usual
+    usual = replace(Convolutional.usual, batch=16, lr=3e-3, schedule="trapezoid")
     SMALLEST: ClassVar = {"image": 8, "signal": 32}
     """The grid is halved until its shorter side is this or less."""
     FIRST, WIDEST = 32, 64
