@@ -91,9 +91,10 @@ GREY = {"likelihood": "logistic-mixture"}
 """The likelihood of 8-bit grey values that `measure --grey` takes."""
 
 
-def trained(out: Path, recipe: str, **options: Any) -> vk.Run:
+def trained(out: Path, recipe: str, data: Any = "fashion-mnist", **options: Any) -> vk.Run:
     """The finished run in `out`, resumed if it was interrupted."""
-    return vk.fit("fashion-mnist", recipe, out=out, resume=(out / "run.json").exists(), progress=False, **options)
+    known = {"progress": False} | options
+    return vk.fit(data, recipe, out=out, resume=(out / "run.json").exists(), **known)
 
 
 def tried(group: Group, name: str, seed: int) -> None:
@@ -145,16 +146,36 @@ def choice_table(group: Group, results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def scored(run: vk.Run, samples: int) -> dict[str, np.ndarray]:
-    """ELBO, rate, distortion and bound of each test image; blocks of images that were scored before are kept."""
-    folder = run.path / f"scores-{samples}"
+def scored(
+    run: vk.Run,
+    samples: int,
+    folder: Path | None = None,
+    n: int | None = None,
+    until: float = math.inf,
+    compile: bool | None = None,
+) -> dict[str, np.ndarray]:
+    """ELBO, rate, distortion and bound of each test image; blocks of images that were scored before are kept.
+
+    Arguments:
+        folder: where blocks are kept, by default in the run.
+        n: score the first n images only.
+        until: the time of `time.monotonic()` at which the last block must end: the result then has fewer images.
+            Every block is expected to take as long as the one before it. Empty if not even one block was scored.
+        compile: as of `per_datum`.
+    """
+    folder = folder or run.path / f"scores-{samples}"
     folder.mkdir(exist_ok=True)
     observed = run.observed("test")
-    parts = []
-    for a in range(0, observed.n, BLOCK):
+    parts: list[dict[str, np.ndarray]] = []
+    most, last = min(observed.n, n or observed.n), 0.0
+    for a in range(0, most, BLOCK):
         file = folder / f"{a}.npz"
         if not file.exists():
-            found = per_datum(run, observed, samples, rows=np.arange(a, min(a + BLOCK, observed.n)))
+            begun = time.monotonic()
+            if begun + last > until:
+                break
+            found = per_datum(run, observed, samples, rows=np.arange(a, min(a + BLOCK, most)), compile=compile)
+            last = time.monotonic() - begun
             figures = {"elbo": found.elbo, "rate": found.rate, "distortion": found.distortion, "bound": found.log_px}
             partial = folder / "partial.npz"
             np.savez(partial, **figures, k_hat=found.k_hat, ess=found.ess)
@@ -162,7 +183,15 @@ def scored(run: vk.Run, samples: int) -> dict[str, np.ndarray]:
             print(f"{a + len(found.elbo):,} images: {float(found.log_px.mean()):.2f} in the last {BLOCK}", flush=True)
         with np.load(file) as held:
             parts.append({name: held[name] for name in held.files})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def averaged(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means of the scores with their standard errors, the lowest bound, and how often the weights have heavy tails."""
+    row: dict[str, float] = {}
+    for name in ("elbo", "rate", "distortion", "bound"):
+        row[name], row[f"{name}_se"] = float(found[name].mean()), standard_error(found[name])
+    return row | {"worst": float(found["bound"].min()), "high_k_hat": float((found["k_hat"] > 0.7).mean())}
 
 
 def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool) -> None:
@@ -174,9 +203,7 @@ def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool) -
     row: dict[str, Any] = {"recipe": recipe, "minutes": minutes, "seed": seed, "samples": samples, "grey": grey}
     row |= {"steps": config["step"], "seconds": config["seconds"], "images": len(found["bound"])}
     row |= {k: config["decided"][k] for k in ("parameters", "precision", "threads", "compile")}
-    for name in ("elbo", "rate", "distortion", "bound"):
-        row[name], row[f"{name}_se"] = float(found[name].mean()), standard_error(found[name])
-    row |= {"worst": float(found["bound"].min()), "high_k_hat": float((found["k_hat"] > 0.7).mean())}
+    row |= averaged(found)
     if grey:
         row["bits"], row["bits_se"] = (abs(row[k]) / (PIXELS * math.log(2)) for k in ("bound", "bound_se"))
     else:

@@ -1,7 +1,7 @@
 """Measure training and scoring on a GPU beside Pythae's loop and the GPU's limit: `python bench/gpu.py`, 6 minutes.
 
 On the same GPU: vaekit's training of `vae` (784-512-z16) and of `conv` (64 x 64 x 3) with batches of 100 and 1,000,
-in fp32 and bf16, eager and compiled (both recorded as CUDA graphs); the loop of Pythae's BaseTrainer, copied so that
+in fp32 and bf16, eager and compiled (the latter as a CUDA graph); the loop of Pythae's BaseTrainer, copied so that
 nothing has to be installed (a `DataLoader` over host memory, Adam, the loss read at every step), in fp32, with the
 dense network, the plain convolutions of vaekit's network, and Pythae's own network for this size; importance-weighted
 scoring with K = 1,000 beside Pythae's way, one datum at a time; and what bf16 costs in nats. Convolutions in fp32 use

@@ -12,6 +12,7 @@ import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.options import Options, steps_over
 from vaekit.training import plan as plans
+from vaekit.training.cost import Work, decide_compile
 from vaekit.training.plan import Plan, plan_new, plan_stored
 
 DATA = vk.from_arrays(blobs(100))
@@ -109,3 +110,12 @@ def test_every_field_is_decided():
     assert "auto" not in [str(v) for name, v in vars(decided).items() if name != "options"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         decided.lr = 1.0
+
+
+def test_a_gpu_is_expected_to_do_the_steps_that_repay_compilation():
+    """A deep convolutional model takes a CPU so long per step that the few steps of its minutes would not."""
+    cost, gpu = Work(4_000_000, 40_000_000, 2300), torch.device("cuda")
+    on_cpu, on_gpu = (60 * 10 / cost.seconds(256, kind) for kind in ("cpu", "cuda"))
+    assert on_gpu > 20 * on_cpu
+    assert not decide_compile("auto", on_cpu, cost, 256, gpu)[0]
+    assert decide_compile("auto", on_gpu, cost, 256, gpu)[0]

@@ -10,7 +10,7 @@ from core_helpers import QUIET, blobs, own_network, same
 import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.run import fit
-from vaekit.utils.isolation import seeded
+from vaekit.utils.isolation import in_full_precision, seeded, undisturbed
 
 TINY = {**QUIET, "latent": 2, "hidden": (8,), "batch": 16, "steps": 8}
 
@@ -113,3 +113,30 @@ def test_trainings_in_threads_are_those_of_one_thread(images, tmp_path):
     assert not failed
     for name in ("vae", 0, 1, 2):
         assert same(tmp_path / f"{name}", tmp_path / f"{name}-thread"), name
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_convolutions_are_measured_without_tf32_and_trained_as_before(newer):
+    conv, inside = torch.backends.cudnn.conv, []
+
+    @in_full_precision()
+    def measure():
+        inside.append(conv.fp32_precision)
+        if not newer:
+            assert torch.backends.cudnn.allow_tf32 is False
+        raise KeyError
+
+    before = conv.fp32_precision
+    assert before == "tf32"
+    try:
+        if newer:  # torch refuses to read its older flag if conv and rnn differ
+            torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        with undisturbed():
+            assert conv.fp32_precision == before
+            with pytest.raises(KeyError):
+                measure()
+        assert conv.fp32_precision == before
+    finally:
+        torch.backends.cudnn.rnn.fp32_precision = before
+    assert inside != [before]
+    assert torch.backends.cudnn.allow_tf32 is True

@@ -86,7 +86,7 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     n, cost = len(data.train), work(composition, data.shape)
     batch = min(options.over().batch, n)
     steps = steps_over(n, batch, steps=options.steps, epochs=options.epochs)
-    guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch)
+    guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch, device.type)
     crowded = 1.0 if options.minutes is None else crowding()  # runs of so many steps are the same at any load
     compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowded)
     precision = options.precision

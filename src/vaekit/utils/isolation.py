@@ -53,20 +53,46 @@ def undisturbed() -> Iterator[None]:
     with contextlib.ExitStack() as contexts:
         contexts.enter_context(torch.inference_mode(False))
         contexts.enter_context(torch.enable_grad())
-        contexts.enter_context(in_full_precision())
+        contexts.enter_context(without_autocast())
         if torch.get_default_device().type != "cpu":
             contexts.enter_context(torch.device("cpu"))
         yield
 
 
 @contextlib.contextmanager
-def in_full_precision() -> Iterator[None]:
+def without_autocast() -> Iterator[None]:
     """No autocast, whatever the caller has set."""
     with contextlib.ExitStack() as contexts:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 contexts.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextlib.contextmanager
+def in_full_precision() -> Iterator[None]:
+    """No autocast, and no TF32 in convolutions, whatever the caller has set.
+
+    By default, torch computes convolutions in float32 on a CUDA device by TF32, which keeps 10 of 23 bits.
+    """
+    conv = torch.backends.cudnn.conv
+    precision = conv.fp32_precision
+    try:
+        allowed: bool | None = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the caller has used the newer setting, which torch does not allow to be mixed with this one
+        allowed = None
+    with without_autocast():
+        try:
+            if allowed is None:
+                conv.fp32_precision = "ieee"
+            elif allowed:
+                torch.backends.cudnn.allow_tf32 = False
+            yield
+        finally:
+            if allowed is None:
+                conv.fp32_precision = precision
+            elif allowed:
+                torch.backends.cudnn.allow_tf32 = True
 
 
 def check_default_dtype() -> None:
