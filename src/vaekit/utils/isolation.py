@@ -75,7 +75,7 @@ def in_full_precision() -> Iterator[None]:
 
     By default, torch computes convolutions in float32 on a CUDA device by TF32, which keeps 10 of 23 bits.
     """
-    conv = torch.backends.cudnn.conv
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # mypy sees the module behind it
     precision = conv.fp32_precision
     try:
         allowed: bool | None = torch.backends.cudnn.allow_tf32
