@@ -192,10 +192,10 @@ class GridDecoder(nn.Module):
     def planes(self, z: Tensor) -> Tensor:
         """The grids (N, dim + condition, *size) of z (..., D)."""
         z = z.reshape(-1, z.shape[-1])
-        grid = z[:, : z.shape[1] - self.condition].reshape(len(z), self.dim, *self.grids[0])
+        grid = z[:, : z.shape[1] - self.condition].reshape(z.shape[0], self.dim, *self.grids[0])
         if not self.condition:
             return grid
-        c = z[:, z.shape[1] - self.condition :].reshape(len(z), -1, *(1 for _ in self.grids[0]))
+        c = z[:, z.shape[1] - self.condition :].reshape(z.shape[0], -1, *(1 for _ in self.grids[0]))
         return torch.cat([grid, c.expand(-1, -1, *self.grids[0])], 1)
 
     def forward(self, z: Tensor) -> Tensor:
