@@ -64,7 +64,7 @@ demo: $(READY)
 	@if [ -f $(RUN)/run.json ]; then \
 	  $(BIN)/vaekit fit --out $(RUN) --resume; \
 	else \
-	  $(BIN)/vaekit fit fashion-mnist --recipe vae --minutes $(MINUTES) --out $(RUN); status=$$?; \
+	  $(BIN)/vaekit fit fashion-mnist --recipe best --minutes $(MINUTES) --out $(RUN); status=$$?; \
 	  if [ $$status -ne 3 ]; then exit $$status; fi; \
 	  echo "Fashion-MNIST is unavailable; using digits instead"; \
 	  $(BIN)/vaekit fit digits --recipe vae --minutes 0.5 --out $(RUN); \

@@ -7,8 +7,8 @@ the page says why.
 MINUTES on two cores are divided among the data sets that can be read: each of N has 2 MINUTES / N of one core (20 of
 three), and two are measured at a time, so that the last of an odd number runs alone, and an even number ends after
 MINUTES. By shares of this time (bench/pictures_measure.py): the default VAE of the data, densities of its codes, a VAE
-whose codes are small images with flow matching over them, and discrete codes with a transformer. 100 samples are kept
-as they come: the first 100 of seed 0.
+whose codes are small images with flow matching over them, and for grey images discrete codes with their prior. 100
+samples are kept as they come: the first 100 of seed 0.
 
 To choose settings, --choose measures on the validation split with seed 1, --only some data sets, and --rows some
 samplers; with --choose or --rows, the table is printed and no page is written. The time of a data set depends neither
