@@ -436,3 +436,18 @@ def test_training_brings_the_loss_down(name):
     values = torch.stack([step.step(x, t, 1.0) for t in range(150)])
     assert bool(torch.isfinite(values).all())
     assert float(values[-20:, 0].mean()) < float(values[:20, 0].mean()) - 0.5
+
+
+def test_slow_scales_are_exponential_up_to_one_then_linear_with_a_gradient_everywhere():
+    raw = torch.tensor([-20.0, -3.0, -0.1, 0.0, 0.1, 2.0, 28.0, 500.0], dtype=torch.float64, requires_grad=True)
+    slow, usual = (
+        head(torch.cat([torch.zeros_like(raw), raw])).base_dist.scale
+        for head in (heads.Gaussian((8,), slow=True), heads.Gaussian((8,)))
+    )
+    floor = -6 + torch.nn.functional.softplus(raw + 6)
+    torch.testing.assert_close(slow, torch.where(floor > 0, 1 + floor, torch.exp(floor)))
+    assert torch.equal(slow[:3], usual[:3])
+    (gradient,) = torch.autograd.grad(slow.sum(), raw)
+    assert (gradient > 0).all()
+    assert gradient[3:].tolist() == pytest.approx([1] * 5, rel=0.01)  # the usual scale has none above e^30
+    assert torch.autograd.grad(usual.sum(), raw)[0][-1] == 0

@@ -181,9 +181,14 @@ def test_stored_and_found_again_whatever_the_number_of_draws(fitted_run):
         fitted_run.fit_latents("gmm", width=8)
 
 
-def test_codes_with_a_grid_have_a_transformer(fresh):
+def test_codes_with_a_grid_have_a_transformer_if_asked_or_large(fresh):
+    from vaekit.latents.densities import flow_matching
+
+    asked = {"network": "auto", "width": None, "layers": 4, "spread": 1.0, "drop": 0.1, "solver_steps": 8}
+    kinds = [flow_matching._choices(dims, (dims // 64, 8, 8), None, asked)["grid"] for dims in (512, 576)]
+    assert kinds == [None, [9, 8, 8]]
     fresh.model.grid = (1, 2, 1)
-    fitted = fresh.fit_latents("flow-matching", steps=3, condition="none", **SMALL)
+    fitted = fresh.fit_latents("flow-matching", steps=3, condition="none", network="grid", **SMALL)
     assert "a transformer of 1 blocks" in str(fitted)
     assert np.isfinite(fitted.sample(3)).all()
     assert fitted.condition is None

@@ -1,5 +1,6 @@
 """Each recipe does what its description says."""
 
+import dataclasses
 import inspect
 import math
 
@@ -249,9 +250,12 @@ def test_importance_weighted_recipes_draw_what_they_say(name):
 
 
 @pytest.mark.parametrize("name", ["best", "mixture", "vamp"])
-def test_priors_of_many_gaussians_limit_the_norm_of_the_gradient_for_images(name):
+def test_priors_of_many_gaussians_limit_gradients_and_scales_for_images(name):
     clips = [composed(name, likelihood=kind).defaults.clip for kind in ("bernoulli", "discretised-logistic")]
     assert clips == [200, 2000]
+    assert composed(name).model.posterior.head.slow
+    earlier = get_recipe(name)(dataclasses.replace(FACTS, rules=8))
+    assert not earlier.model.posterior.head.slow
     vectors = DataSpec.of(vk.from_arrays(RAW.flatten(1).numpy()))
     assert get_recipe(name)(vectors).defaults.clip is None
     assert composed("vae").defaults.clip is None

@@ -25,6 +25,11 @@ def floored(raw: Tensor) -> Tensor:
     return LOG_SCALE_FLOOR + F.softplus(raw - LOG_SCALE_FLOOR)
 
 
+def slowed(log_scale: Tensor) -> Tensor:
+    """log s that grows slower above 0: there s = 1 + `log_scale`, with the slope of exp at 0, instead of exp."""
+    return torch.where(log_scale > 0, torch.log1p(log_scale.clamp_min(0)), log_scale)
+
+
 def raw_of_floored(value: Tensor, low: float = LOG_SCALE_FLOOR) -> Tensor:
     """The inverse of `floored`, for values above `low`."""
     above = value - low

@@ -27,7 +27,10 @@ CEILING = 12.0
 """The upper bound of a flow's log scale: above any useful value, but needed, as gradients grow with powers of z."""
 
 
-POSTERIORS = Register("posterior", {"event": "shape of the latents, (D,)"})
+POSTERIORS = Register(
+    "posterior",
+    {"event": "shape of the latents, (D,)", "slow": "whether scales above 1 should grow slower than exponentially"},
+)
 """The posteriors q(z|x) by name."""
 
 
@@ -48,9 +51,9 @@ Transforms = Annotated[int, Knob("layers of the flow", low=1)]
 
 
 @posterior("gaussian", "Kingma and Welling 2013, arXiv:1312.6114")
-def gaussian(event: tuple[int, ...]) -> Gaussian:
+def gaussian(event: tuple[int, ...], slow: bool = False) -> Gaussian:
     """A diagonal Gaussian: given x, the latents are independent, each with its own mean and variance."""
-    return Gaussian(event, "learned")
+    return Gaussian(event, "learned", slow=slow)
 
 
 class VectorHead(Head):

@@ -14,7 +14,7 @@ from vaekit.densities import Normal, OptimalNormal, StudentT
 from vaekit.errors import ChoiceError
 from vaekit.utils.arguments import Knob
 
-from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, within
+from .base import LOG_SCALE_CEILING, Head, floored, moments, raw_of_scale, slowed, within
 from .register import likelihood
 
 SCALES = ("unit", "fixed", "shared", "each", "learned")
@@ -79,23 +79,36 @@ class Gaussian(LocationScale):
     makes a loss but no density of x. Elsewhere it is the frozen `log_scale`, the running average of those optima, which
     is saved with the weights: evaluation with it gives a valid bound. See `OptimalNormal`.
 
-    `squash` is applied to the mean: `tanh` bounds it by -1 and 1.
+    `squash` is applied to the mean: `tanh` bounds it by -1 and 1. With `slow`, a learned sigma is e^raw up to 1, and
+    above that 1 + raw: a few outliers then cannot get an astronomic sigma, from which no gradient leads back.
     """
 
     updates: Tensor
 
-    def __init__(self, event: tuple[int, ...], scale: str = "learned", sigma: float = 1.0, squash: str = "none"):
+    def __init__(
+        self,
+        event: tuple[int, ...],
+        scale: str = "learned",
+        sigma: float = 1.0,
+        squash: str = "none",
+        slow: bool = False,
+    ):
         if scale not in (*SCALES, "optimal"):
             raise ValueError(f"scale {scale!r} is not one of {', '.join((*SCALES, 'optimal'))}")
         if squash not in ("none", "tanh"):
             raise ValueError(f"squash {squash!r} is not one of none, tanh")
         super().__init__(event, "unit" if scale == "optimal" else scale, sigma)
-        self.scale, self.squash = scale, squash
+        self.scale, self.squash, self.slow = scale, squash, slow
         if scale == "optimal":
             self.register_buffer("updates", torch.zeros(()))
 
     def initial_bias(self, mean: Tensor, std: Tensor) -> Tensor | None:
         return None if self.squash != "none" else super().initial_bias(mean, std)
+
+    def location_and_scale(self, location: Tensor, *raw_scale: Tensor) -> tuple[Tensor, Tensor]:
+        if not (self.slow and self.scale == "learned"):
+            return super().location_and_scale(location, *raw_scale)
+        return location, torch.exp(slowed(floored(raw_scale[0]))).to(location.dtype)
 
     def forward(self, raw: Tensor) -> D.Distribution:
         mean, sigma = self.location_and_scale(*self.split(raw))

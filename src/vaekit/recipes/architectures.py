@@ -117,7 +117,8 @@ def steadied(defaults: Defaults, spec: DataSpec, binary: bool) -> Defaults:
     Its narrow Gaussians give an image whose posterior is wide or far from them a gradient that can be 100 times the
     usual norm, which is 20 to 150 for binary images of 784 pixels and 120 to 1,200 for grey values. One such step moves
     all weights of the encoder, and makes the next images of this kind worse: a training of 86,000 steps without a limit
-    fell apart after 68,000.
+    fell apart after 68,000. With this limit alone, the scales of a few posteriors still reached e^30 after 160,000
+    steps, so they also grow slower above 1 (`heads.Gaussian`, `slow`).
     """
     clip = STEADY if binary else STEADY_OTHER
     return replace(defaults, clip=clip) if spec.kind == "image" and defaults.clip is None else defaults

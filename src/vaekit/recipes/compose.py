@@ -113,7 +113,8 @@ def compose(
     size = wanted.size if wanted else 0
     library = check_library(library_of(head), prior, posterior)
     latents = latent + (library == "latent")
-    q_head = posterior.make(event=(latents,))
+    narrow = prior.name in ("mixture", "vamp")  # their Gaussians are narrow
+    q_head = posterior.make(event=(latents,), slow=narrow and spec.kind == "image" and spec.rules > 8)
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
     encoder = wrap(architecture.encoder(event, q_head.features, latents, size))
     q = Conditional(FromTotal(encoder, latents) if library == "latent" else encoder, q_head)
@@ -146,7 +147,7 @@ def compose(
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     defaults = architecture.defaults
-    if prior.name in ("mixture", "vamp"):
+    if narrow:
         defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
     return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 

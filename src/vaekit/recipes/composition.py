@@ -51,7 +51,8 @@ class DataSpec:
             default for images; 4 for runs trained before hierarchies of small images were dense; 5 for runs trained
             before the least scale of a discretised logistic was fitted; 6 for runs
             trained before the codes of binary data were drawn; 7 for runs trained before networks with small images as
-            codes had a linear path; 8 for all others.
+            codes had a linear path; 8 for runs trained before scales of posteriors under a prior of many Gaussians grew
+            slower above 1; 9 for all others.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class DataSpec:
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
     rank: int = field(default=0, compare=False)
-    rules: int = field(default=8, compare=False)
+    rules: int = field(default=9, compare=False)
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:

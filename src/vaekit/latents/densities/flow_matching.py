@@ -36,6 +36,8 @@ FOLDER = "flow-matching"
 """The name of the run in the folder of the run's densities."""
 DEFAULTS = Defaults("adamw", 1e-3, 256, "cosine", weight_decay=1e-4, clip=1.0, ema=0.999, patience=20)
 VALIDATE_STEPS = 500
+DENSE = 512
+"""Codes of at most so many numbers have a dense network by default, also if they are small images."""
 BLOCK = 1000
 """The number of codes that are drawn at once."""
 MOST_MIXED, MOST_LABELS = 64, 10_000
@@ -79,9 +81,9 @@ def composition(
 class FlowMatchingDensity(Density):
     """The distribution of N(0, I) moved along a learned velocity, given labels or attributes if the data have any.
 
-    Codes of images have a transformer over their grid (`Model.grid`), vectors a residual dense network. It is trained
-    on new draws of the posteriors at every step (`latents.posterior`). Draws without a label have that of a training
-    row each, at random.
+    Codes that are small images (`Model.grid`) of more than 512 numbers have a transformer over their grid, all others a
+    residual dense network, whose steps are faster. It is trained on new draws of the posteriors at every step
+    (`latents.posterior`). Draws without a label have that of a training row each, at random.
     """
 
     is_run: ClassVar[bool] = True
@@ -115,7 +117,10 @@ class FlowMatchingDensity(Density):
         ] = "auto",
         network: Annotated[
             Literal["auto", "dense", "grid"],
-            Knob("residual dense layers, or a transformer over the grid of the codes; auto: the grid if there is one"),
+            Knob(
+                "residual dense layers, or a transformer over the grid of the codes (grid); auto: the grid, if there is "
+                "one and codes have more than 512 numbers"
+            ),
         ] = "auto",
         width: Annotated[int | None, Knob("width of the network; by default it depends on the codes", low=1)] = None,
         layers: Annotated[int, Knob("number of residual blocks", low=1)] = 4,
@@ -302,7 +307,8 @@ def _choices(
     """The arguments of `composed`, from the options of the density."""
     if asked["network"] == "grid" and shape is None:
         raise ChoiceError("`network='grid'` needs codes that are small images, and these are vectors: omit it")
-    grid = None if asked["network"] == "dense" else shape
+    dense = asked["network"] == "dense" or (asked["network"] == "auto" and dims <= DENSE)
+    grid = None if dense else shape
     return {
         "dims": dims,
         "grid": None if grid is None else list(grid),
