@@ -146,7 +146,7 @@ def page(kept: dict[str, list[str]]) -> str:
     out = [
         "# Filled images", "",
         "The lower half of test images is hidden and filled in several times. Errors are mean squared errors of the",
-        "hidden pixels in [0, 1], with standard errors over images: of the mean of the fills, and of one fill. *Spread*",
+        "hidden pixels in [0, 1], with standard errors over images: of the mean of the fills and of one fill. *Spread*",
         "is the standard deviation of the fills of an image, *CPU s* the time per image. Fills are means of p(x|z),",
         "without its noise.", "",
     ]  # fmt: skip
