@@ -164,7 +164,7 @@ def fitted(run: vk.Run, sampler: Sampler, plan: Plan) -> dict[str, Any]:
     elif "steps" in options:
         options["steps"] = max(5, round(options["steps"] * min(1, plan.minutes / FULL)))
     if sampler.share:
-        known: dict[str, Any] = {"batch": sampler.batch, "patience": 0, "compile": "off", **plan.length(sampler.share)}
+        known: dict[str, Any] = {"batch": sampler.batch, "compile": "off", **plan.length(sampler.share)}
         options["training"] = Training(Options(**known))
     began, folder = time.perf_counter(), run.path / "latents"
     if (folder / f"{sampler.latents}.json").exists():
