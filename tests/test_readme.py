@@ -33,6 +33,8 @@ def test_the_readme_shows_the_whole_path():
 
 SHORTER = {
     "--minutes 5": "--steps 30 --compile off",
+    "--minutes 10 --out runs/grid": "--steps 2 --hidden 8 8 --compile off --out runs/grid",
+    "prior runs/grid --minutes 10": "prior runs/grid --steps 3 --width 16 --layers 1",
     "--minutes 2": "--minutes 0.25",
     "--epochs 60": "--epochs 2",
     "vaekit explore": "vaekit explore --points 50 --tsne 0",
