@@ -127,6 +127,7 @@ def of_emoji(found: dict[str, Any], run: vk.Run, asked: argparse.Namespace) -> l
 
 def of_sprites(found: dict[str, Any], run: vk.Run, asked: argparse.Namespace) -> list[str]:
     """How the fills of the sprites were made, and what to see."""
+    rms = math.sqrt(np.mean(found["flow-matching"]["mean"]))
     fm = run.fit_latents("flow-matching").record
     return [
         f"Made by `python bench/fills.py SPRITES.npz --run RUN --images {asked.images} --draws {asked.draws}` with the",
@@ -134,7 +135,8 @@ def of_sprites(found: dict[str, Any], run: vk.Run, asked: argparse.Namespace) ->
         f"({fm['steps']:,} steps).", "",
         *table(found), "",
         "Under N(0, I), places of the code that the visible half says nothing about are independent of each other, so",
-        "the hidden half becomes coloured blocks. Under flow matching it becomes a sprite.", "",
+        "the hidden half becomes coloured blocks. Under flow matching it becomes a sprite. The fills of an image are",
+        f"too alike under both: the spread should be the root of the error of the mean, {rms:.2f} under flow matching.", "",
         f"![The visible part of {SHOWN} test images and the originals; below, for the prior and flow matching, the",
         "mean of the fills and two fills](images/fills-sprites.webp)", "",
         "Sprites by contributors of the Liberated Pixel Cup, CC BY-SA 3.0.",

@@ -169,6 +169,7 @@ def _slopes(head: Head, x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         p = torch.sigmoid(offset + slope * deviation)
         gain = ((x - p) * deviation).sum() / (p * (1 - p) * deviation.square()).sum().clamp_min(1e-6)
+        gain = gain.clamp(-1, 1)  # where p saturates, a whole step can be far too long
         slope = slope + gain
         if abs(float(gain)) < 1e-3:
             break

@@ -118,8 +118,8 @@ class FlowMatchingDensity(Density):
         network: Annotated[
             Literal["auto", "dense", "grid"],
             Knob(
-                "residual dense layers, or a transformer over the grid of the codes (grid); auto: the grid, if there is "
-                "one and codes have more than 512 numbers"
+                "residual dense layers, or a transformer over the grid of the codes (grid); auto: the grid, if there "
+                "is one and codes have more than 512 numbers"
             ),
         ] = "auto",
         width: Annotated[int | None, Knob("width of the network; by default it depends on the codes", low=1)] = None,
