@@ -359,7 +359,7 @@ def test_patience_begins_when_the_weight_of_the_kl_has_risen(images, tmp_path, m
     assert (run.config["state"], run.config["step"], run.config["best"]["step"]) == ("stopped early", 42, 2)
 
 
-WORK = types.SimpleNamespace(seconds=lambda batch: 0.0001, convolutional=False)
+WORK = types.SimpleNamespace(seconds=lambda batch, device="cpu": 0.0001, convolutional=False)
 """The cost of a step of 0.1 ms."""
 
 
@@ -403,7 +403,7 @@ def test_minutes_are_used_although_the_first_estimate_is_of_fewer_steps_than_mea
     images, tmp_path, monkeypatch, clock
 ):
     """A step is estimated at 0.15 s and takes 0.01 s: the run of 3 s does not end after the estimated 20 steps."""
-    slow = types.SimpleNamespace(seconds=lambda batch: 0.15, convolutional=False)
+    slow = types.SimpleNamespace(seconds=lambda batch, device="cpu": 0.15, convolutional=False)
     monkeypatch.setattr("vaekit.training.plan.work", lambda *of: slow)
     monkeypatch.setattr("vaekit.training.plan.decide_compile", lambda *of: (False, ""))
     run = fit(images, "vae", out=tmp_path / "run", minutes=0.05, **TINY)
