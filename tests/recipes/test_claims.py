@@ -249,16 +249,28 @@ def test_importance_weighted_recipes_draw_what_they_say(name):
         assert set(losses) == {"encoder", "decoder"}
 
 
-@pytest.mark.parametrize("name", ["best", "mixture", "vamp"])
-def test_priors_of_many_gaussians_limit_gradients_and_scales_for_images(name):
+@pytest.mark.parametrize("name", ["best", "mixture", "vamp", "vae"])
+def test_gradients_and_scales_of_images_have_limits(name):
     clips = [composed(name, likelihood=kind).defaults.clip for kind in ("bernoulli", "discretised-logistic")]
     assert clips == [200, 2000]
     assert composed(name).model.posterior.head.slow
-    earlier = get_recipe(name)(dataclasses.replace(FACTS, rules=8))
-    assert not earlier.model.posterior.head.slow
+    slow = {
+        rules: get_recipe(name)(dataclasses.replace(FACTS, rules=rules)).model.posterior.head.slow for rules in (8, 9)
+    }
+    assert slow == {8: False, 9: name != "vae"}
     vectors = DataSpec.of(vk.from_arrays(RAW.flatten(1).numpy()))
     assert get_recipe(name)(vectors).defaults.clip is None
-    assert composed("vae").defaults.clip is None
+    larger = dataclasses.replace(FACTS, shape=(1, 56, 56))
+    assert get_recipe(name)(larger, network="dense", likelihood="bernoulli").defaults.clip == 800
+
+
+@pytest.mark.parametrize(("name", "choices"), [("ae", {}), ("kingma2013", {}), ("vae", {"warmup": 0})])
+def test_gradients_have_no_limit_where_beta_does_not_rise(name, choices):
+    assert composed(name, **choices).defaults.clip is None
+
+
+def test_ladders_of_images_limit_gradients():
+    assert composed("ladder").defaults.clip == 200
 
 
 def test_priors_and_posteriors_are_those_of_the_text():

@@ -91,7 +91,7 @@ MIXED_LR = 3e-3
 OF_IMAGES = replace(USUAL, lr=2e-3, schedule="trapezoid", beta2=0.99)
 """The training defaults of dense networks for images; docs/learning.md compares them with others."""
 STEADY, STEADY_OTHER = 200.0, 2000.0
-"""The largest norms of the gradient under a prior of many Gaussians, for binary images and others; see `steadied`."""
+"""The largest norms of the gradient for images of 784 elements, binary and others; see `steadied`."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
 PATIENCE = 5
@@ -112,15 +112,17 @@ def for_rows(n: int, mixed: bool = False) -> Defaults:
 
 
 def steadied(defaults: Defaults, spec: DataSpec, binary: bool) -> Defaults:
-    """The training defaults under a prior of many Gaussians, whose KL is estimated by draws.
+    """The training defaults for images with a limit for the norm of the gradient, unless they have one.
 
-    Its narrow Gaussians give an image whose posterior is wide or far from them a gradient that can be 100 times the
-    usual norm, which is 20 to 150 for binary images of 784 pixels and 120 to 1,200 for grey values. One such step moves
-    all weights of the encoder, and makes the next images of this kind worse: a training of 86,000 steps without a limit
-    fell apart after 68,000. With this limit alone, the scales of a few posteriors still reached e^30 after 160,000
-    steps, so they also grow slower above 1 (`heads.Gaussian`, `slow`).
+    While beta rises, for half of the training, little holds the posterior: an image whose code is wide or far from the
+    others has a gradient that can be 100 times the usual norm, which is 20 to 150 for binary images of 784 pixels and
+    120 to 1,200 for grey values. One such step moves all weights of the encoder, and makes the next images of this kind
+    worse. Without a limit, `vae` fell apart after 67,000 of 470,000 steps, and a prior of many Gaussians, whose KL is
+    estimated by draws, after 68,000 of 86,000. With this limit alone, the scales of a few posteriors still reached e^30
+    after 160,000 steps, so they also grow slower above 1 (`heads.Gaussian`, `slow`). The limit grows with the number of
+    elements of an image, as the log-likelihood does.
     """
-    clip = STEADY if binary else STEADY_OTHER
+    clip = (STEADY if binary else STEADY_OTHER) * max(1.0, spec.dims / 784)
     return replace(defaults, clip=clip) if spec.kind == "image" and defaults.clip is None else defaults
 
 

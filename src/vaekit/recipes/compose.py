@@ -114,7 +114,8 @@ def compose(
     library = check_library(library_of(head), prior, posterior)
     latents = latent + (library == "latent")
     narrow = prior.name in ("mixture", "vamp")  # their Gaussians are narrow
-    q_head = posterior.make(event=(latents,), slow=narrow and spec.kind == "image" and spec.rules > 8)
+    slow = spec.kind == "image" and spec.rules > (8 if narrow else 9)
+    q_head = posterior.make(event=(latents,), slow=slow)
     check_prior(spec, prior, posterior, wanted, q_head.no_density)
     encoder = wrap(architecture.encoder(event, q_head.features, latents, size))
     q = Conditional(FromTotal(encoder, latents) if library == "latent" else encoder, q_head)
@@ -147,7 +148,7 @@ def compose(
     if (corrupting := make_corruption(spec, corruption, x_observation)) is not None:
         loss.corruption = corrupting
     defaults = architecture.defaults
-    if narrow:
+    if narrow or loss.planned:
         defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
     return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 

@@ -52,7 +52,7 @@ class DataSpec:
             before the least scale of a discretised logistic was fitted; 6 for runs
             trained before the codes of binary data were drawn; 7 for runs trained before networks with small images as
             codes had a linear path; 8 for runs trained before scales of posteriors under a prior of many Gaussians grew
-            slower above 1; 9 for all others.
+            slower above 1; 9 for runs trained before those of all models of images did; 10 for all others.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class DataSpec:
     constant: tuple[tuple[int, float], ...] = ()
     class_counts: tuple[int, ...] = ()
     rank: int = field(default=0, compare=False)
-    rules: int = field(default=9, compare=False)
+    rules: int = field(default=10, compare=False)
 
     @classmethod
     def of(cls, data: Data) -> DataSpec:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from vaekit.data.condition import Targets
 from vaekit.errors import ChoiceError
+from vaekit.heads import Bernoulli
 from vaekit.models.dense_hierarchy import DenseTopDown
 from vaekit.models.hierarchy import top_down
 from vaekit.models.m2 import m2
@@ -18,7 +19,7 @@ from vaekit.objectives.semi import ALPHA, Alpha
 from vaekit.utils.arguments import Knob
 from vaekit.utils.wording import in_python
 
-from .architectures import OF_IMAGES, by_size
+from .architectures import OF_IMAGES, by_size, steadied
 from .composition import USUAL, Composition, DataSpec, long_enough
 from .observations import Observe
 from .parts import Activation, Likelihood, Widths, observe, plain, start
@@ -159,10 +160,8 @@ def ladder(
         model = DenseTopDown(spec.shape, head, width or 300, latents, blocks, values)
     else:
         model = top_down(spec.shape, head, layers, width, latent, blocks, values)
-    return Composition(
-        model,
-        ELBO(beta, warmup=warmup, free_bits=free_bits, images=of_image),
-        x_observation,
-        long_enough(OF_IMAGES if of_image else replace(USUAL, clip=200.0), spec.n),
-        start,
-    )
+    loss = ELBO(beta, warmup=warmup, free_bits=free_bits, images=of_image)
+    defaults = long_enough(OF_IMAGES if of_image else replace(USUAL, clip=200.0), spec.n)
+    if loss.planned:
+        defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
+    return Composition(model, loss, x_observation, defaults, start)
