@@ -273,6 +273,21 @@ def test_ladders_of_images_limit_gradients():
     assert composed("ladder").defaults.clip == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "choices", "decay"),
+    [
+        ("vae", {}, 0.05),
+        ("best", {}, 0.05),
+        ("ladder", {}, 0.05),
+        ("vae", {"network": "conv"}, 1e-4),
+        ("vae", {"warmup": 0}, 1e-4),
+        ("ae", {}, 1e-4),
+    ],
+)
+def test_dense_networks_decay_more_while_beta_rises(name, choices, decay):
+    assert composed(name, **choices).defaults.weight_decay == decay
+
+
 def test_priors_and_posteriors_are_those_of_the_text():
     made = composed("vamp")
     p, z = made.model.prior(), torch.randn(5, 4)

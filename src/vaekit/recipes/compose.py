@@ -27,7 +27,7 @@ from vaekit.utils.arguments import Knob
 from vaekit.utils.register import Chosen
 from vaekit.utils.wording import in_python
 
-from .architectures import NETWORKS, by_size, steadied
+from .architectures import NETWORKS, Dense, by_size, steadied
 from .composition import Composition, DataSpec
 from .inputs import is_mixed
 from .observations import OBSERVE
@@ -149,7 +149,7 @@ def compose(
         loss.corruption = corrupting
     defaults = architecture.defaults
     if narrow or loss.planned:
-        defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
+        defaults = steadied(defaults, spec, isinstance(head, Bernoulli), isinstance(architecture, Dense))
     return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 
 

@@ -163,5 +163,5 @@ def ladder(
     loss = ELBO(beta, warmup=warmup, free_bits=free_bits, images=of_image)
     defaults = long_enough(OF_IMAGES if of_image else replace(USUAL, clip=200.0), spec.n)
     if loss.planned:
-        defaults = steadied(defaults, spec, isinstance(head, Bernoulli))
+        defaults = steadied(defaults, spec, isinstance(head, Bernoulli), dense)
     return Composition(model, loss, x_observation, defaults, start)
