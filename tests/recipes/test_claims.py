@@ -276,9 +276,9 @@ def test_ladders_of_images_limit_gradients():
 @pytest.mark.parametrize(
     ("name", "choices", "decay"),
     [
-        ("vae", {}, 0.05),
-        ("best", {}, 0.05),
-        ("ladder", {}, 0.05),
+        ("vae", {}, 0.03),
+        ("best", {}, 0.03),
+        ("ladder", {}, 0.03),
         ("vae", {"network": "conv"}, 1e-4),
         ("vae", {"warmup": 0}, 1e-4),
         ("ae", {}, 1e-4),

@@ -92,7 +92,7 @@ OF_IMAGES = replace(USUAL, lr=2e-3, schedule="trapezoid", beta2=0.99)
 """The training defaults of dense networks for images; docs/learning.md compares them with others."""
 STEADY, STEADY_OTHER = 200.0, 2000.0
 """The largest norms of the gradient for images of 784 elements, binary and others; see `steadied`."""
-DECAY = 0.05
+DECAY = 0.03
 """The weight decay of dense networks that are steadied."""
 FEW_ROWS = 10_000
 """A table with fewer training rows is trained with early stopping by default."""
