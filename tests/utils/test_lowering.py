@@ -168,3 +168,26 @@ def test_the_gradient_of_a_group_norm_keeps_the_type_of_its_input(tmp_path, monk
     assert [t.dtype for t in computed] == [t.dtype for t in product(*inputs)]
     for got, wanted in zip(computed, exact, strict=True):  # bfloat16 has 8 bits; products of 512 terms
         assert torch.allclose(got.double(), wanted, rtol=0.02, atol=0.01 * float(wanted.abs().max()))
+
+
+@needs_compiler
+def test_products_read_no_memory_that_nothing_writes(tmp_path, monkeypatch):
+    """A product in bfloat16 may read what lies between rows, here NaN, as in the step of two hidden layers of 600."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((100, 1200), (1200, 40)))
+    unwritten = []
+
+    def empty(size, stride, dtype):
+        memory = torch.full((1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)),), torch.nan, dtype=dtype)
+        tensor = memory.as_strided(size, stride)
+        unwritten.append(memory.numel() - tensor.numel())
+        return tensor
+
+    graph = lowering.graph_of(record(lambda x, w: torch.tanh(x) @ w, (x, w)), [x, w])
+    monkeypatch.setitem(graph.__globals__, "empty_strided_cpu", empty)
+    (computed,) = graph([x, w])
+    exact = torch.tanh(x.double()) @ w.double()
+    assert torch.allclose(computed.double(), exact, rtol=0.02, atol=0.01 * float(exact.abs().max()))
+    assert unwritten
+    assert not any(unwritten)  # on processors whose products do not read it, too

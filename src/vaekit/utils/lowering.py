@@ -32,7 +32,7 @@ from .kernels import (
 from .quick import quick_code
 from .recording import NotRecordable, Program
 
-VERSION = 3
+VERSION = 4
 """Part of the key of a kept graph: increase it when the same program is to be compiled differently."""
 
 LARGE = 300
@@ -95,7 +95,9 @@ def lowered(program: Program, inputs: Sequence[Tensor], kernels: _Kernels) -> st
     table = {**select_decomp_table(), torch.ops.aten.lerp.Tensor: _lerp}
     normed = torch.ops.aten.native_group_norm_backward.default
     table[normed] = _in_type_of_input(table[normed])
-    settings = {"pattern_matcher": False, "graph_partition": False}
+    # rows are not padded, like in torch.compile on a CPU: oneDNN's products in bfloat16 with AMX multiply the padding,
+    # which nothing writes, by 0, so that losses and gradients are NaN where that memory happens to hold NaN or inf
+    settings = {"pattern_matcher": False, "graph_partition": False, "comprehensive_padding": False}
     with torch.no_grad(), config.patch(settings):
         module = make_fx(functional, decomposition_table=table, tracing_mode="fake")(*inputs)
         module.graph.eliminate_dead_code()
