@@ -354,7 +354,7 @@ def test_patience_stops_early_and_keeps_the_best_weights(images, tmp_path):
 
 
 def test_patience_begins_when_the_weight_of_the_kl_has_risen(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("vaekit.training.loop._figure", lambda valid: -valid["step"])  # the first is the best
+    monkeypatch.setattr("vaekit.training.loop.figure", lambda valid: -valid["step"])  # the first is the best
     run = fit(images, "vae", out=tmp_path / "run", steps=90, warmup=40, patience=2, validate_steps=2, **TINY)
     assert (run.config["state"], run.config["step"], run.config["best"]["step"]) == ("stopped early", 42, 2)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vaekit.callbacks.base import Callback, checked
 from vaekit.data.core import Data
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
@@ -47,6 +48,7 @@ def train(
     exists: Literal["error", "resume", "replace"] = "error",
     init_from: str | Path | None = None,
     progress: bool | Progress = True,
+    callbacks: Sequence[Callback] = (),
     on_start: Callable[[Configuration], None] | None = None,
     on_interrupt: Literal["auto", "return", "raise"] = "auto",
     options: Options | None = None,
@@ -64,6 +66,7 @@ def train(
         exists: if `out` holds a run, raise an error, resume it, or replace it once the new one can start.
         init_from: start from the weights of this run, which must have the same shapes.
         progress: whether to show progress; or a `Progress`.
+        callbacks: `Callback` objects, which are told of every step, validation and checkpoint, and may stop training.
         on_start: called with the configuration before the first step.
         on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, and then returned (`return`), or
             KeyboardInterrupt is raised (`raise`). `auto` returns it in notebooks and interactive sessions, and raises
@@ -78,6 +81,7 @@ def train(
     started = time.monotonic()
     reuse_large_blocks()
     _check_choices(exists, on_interrupt, resume, extend)
+    told = checked(callbacks)
     asked = _asked(recipe, options or Options(), choices)
     if out is None:
         data = new_data(data)
@@ -105,7 +109,7 @@ def train(
             if on_start:
                 on_start(config)
         shown = _shown(progress, rank, data)
-        trainer = Trainer(composition, data, plan, path, config, shown, fabric, started)
+        trainer = Trainer(composition, data, plan, path, config, shown, fabric, started, told)
         if start.begun:
             trainer.restore()
         for note in start.notes:

@@ -6,27 +6,22 @@ import contextlib
 import json
 import math
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.callbacks import Callback, Callbacks, Terms, Training
 from vaekit.data.batches import Order, Rows
 from vaekit.data.core import Data
 from vaekit.errors import RunError, TrainingError
-from vaekit.heads import Head
-from vaekit.models.vae import Trace
-from vaekit.noise import Key, Noise
 from vaekit.objectives.schedules import learning_rate, unfinished
-from vaekit.objectives.terms import distortion, rate
 from vaekit.options import ADAMS
-from vaekit.recipes.composition import Composition, DataSpec
+from vaekit.recipes.composition import Composition
 from vaekit.runs.configuration import Configuration, State, Valid, check_checkpoint
 from vaekit.runs.lock import only_writer
-from vaekit.runs.observed import Observed
 from vaekit.runs.stored import read_log
 from vaekit.utils.compiled import is_compile_error
 from vaekit.utils.cuda import sent
@@ -40,13 +35,25 @@ from .optimisers import optimiser, overshot
 from .plan import Plan
 from .signals import Signals
 from .step import Engine, Settings
+from .validation import Validation, figure
 
 CHECKPOINT_SECONDS = 60.0
 RECORD_STEPS = 50
 AGREE_STEPS = 20
-VALID_ROWS = 2000
 BEST_FIGURES = "best_figures"
 """Name of `Trainer.best_figures` in a checkpoint."""
+
+
+class Shown(Callback):
+    """Shows the progress of a training."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_record(self, training: Training, means: Terms) -> None:
+        """Update the progress."""
+        now = training.step, training.horizon, training.epoch
+        self.progress.update(*now, dict(means), training.valid, training.per_second)
 
 
 class Trainer:
@@ -62,6 +69,7 @@ class Trainer:
         progress: Progress,
         fabric: Any = None,
         started: float | None = None,
+        callbacks: Sequence[Callback] = (),
     ):
         self.composition, self.data, self.plan, self.path = composition, data, plan, path
         self.config, self.progress, self.fabric = config, progress, fabric
@@ -84,8 +92,11 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
-        self.best_figures: Tensor | None = None  # `_figure` of each validation datum at the best step, (n,)
+        self.best_figures: Tensor | None = None  # `figure` of each validation datum at the best step, (n,)
         self.valid: dict[str, float] = {}
+        self.per_second = math.nan  # examples per second
+        self.callbacks = Callbacks([Shown(progress), *(callbacks if self.rank == 0 else [])], Training(self))
+        self.tells_steps = self.callbacks.override("on_step")
         of_adam = {"beta2": plan.beta2} if plan.optimiser.lower() in ADAMS else {}
         settings = Settings(
             optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay, **of_adam),
@@ -97,11 +108,12 @@ class Trainer:
             seed=plan.seed,
             device=self.device,
             reduce=parallel.reducer(fabric),
+            watch=self._watch if self.callbacks.override("on_gradients") else None,
         )
         self.engine = Engine(composition, settings)
+        self.validation = Validation(composition, data, self.engine, plan.seed, self.device, fabric)
         self.pending: list[tuple[int, Tensor]] = []
         self.records: list[str] = []
-        self.valid_x: list[tuple[Tensor, Tensor, Tensor | None]] | None = None
 
     @property
     def seconds(self) -> float:
@@ -124,6 +136,20 @@ class Trainer:
 
     def run(self) -> State:
         """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
+        state: State = "failed"
+        try:
+            self.callbacks("on_start")
+            state = self._train()
+        except Exception:
+            if self.callbacks.failed and self.step > self.first:
+                self.save("interrupted")
+            raise
+        finally:
+            self.callbacks("on_end", state)
+        return state
+
+    def _train(self) -> State:
+        """`run` without the first and the last event."""
         self.engine.module.train()
         if self.compiled:
             self.progress.note("compiling the training step (up to a minute the first time) ...")
@@ -146,7 +172,7 @@ class Trainer:
                     self.flush()
                 # all processes must take the same number of steps, which the first one broadcasts regularly
                 together = self.world == 1 or self.step % AGREE_STEPS == 0
-                stop = together and (signals.asked is not None or self.progress.stop)
+                stop = together and (signals.asked is not None or self.progress.stop or self.callbacks.training.stopped)
                 if self.plan.minutes is not None and together:
                     self._plan_length(clock)
                 if self.world > 1 and together:
@@ -158,6 +184,8 @@ class Trainer:
                     last_save = time.monotonic()
                 if stop:
                     state, self.signalled = "interrupted", signals.asked is not None
+                    if reason := self.callbacks.training.reason:
+                        self.progress.note(f"stopped: {reason}")
                     break
         self.flush()
         if (
@@ -205,6 +233,16 @@ class Trainer:
             values = self.engine.step(*batch)
         self.pending.append((self.step, values))
         self.step += 1
+        if self.tells_steps:
+            self.callbacks("on_step", self._own_units(self._named(values)))
+
+    def _watch(self, gradients: dict[str, Tensor]) -> None:
+        """Show the gradients to the callbacks."""
+        self.callbacks("on_gradients", gradients)
+
+    def _named(self, values: Tensor) -> dict[str, float]:
+        """The statistics of a step by name."""
+        return dict(zip(self.engine.stats, values.tolist(), strict=True))
 
     def _retreat(self, error: Exception) -> bool:
         """Switch to eager steps if compilation fails before the first step, unless `compile='on'`."""
@@ -234,14 +272,12 @@ class Trainer:
             self._fail(self.engine.stats[column], float(values[row, column]), self.pending[row][0])
         if self.pending[0][0] == 0 and (said := overshot(self.engine.stats, values, self.plan.lr)):
             self.progress.note(f"note: {said}")
-        means = self._own_units(dict(zip(self.engine.stats, values.mean(0).tolist(), strict=True)))
-        rate_now = len(self.pending) * self.plan.batch / max(time.monotonic() - self.flushed, 1e-9)
+        means = self._own_units(self._named(values.mean(0)))
+        self.per_second = len(self.pending) * self.plan.batch / max(time.monotonic() - self.flushed, 1e-9)
         self.flushed = time.monotonic()
         self.pending.clear()
         self._record({"kind": "train", "seconds": round(self.seconds, 3), **means})
-        self.progress.update(
-            self.step, self.length.horizon, self.step / self.plan.epoch_steps, means, self.valid, rate_now
-        )
+        self.callbacks("on_record", means)
 
     def _own_units(self, stats: dict[str, float]) -> dict[str, float]:
         """The statistics with densities of x converted to densities in the units of the data."""
@@ -269,98 +305,25 @@ class Trainer:
 
     # --- validation ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _validate(self) -> None:
-        """Measure ELBO, rate and distortion of up to 2,000 validation rows with `Engine.weights_to_use`.
-
-        A model without a density has only a distortion.
-        """
-        if self.rank == 0 or self.plan.patience:
-            model = self.composition.model
-            if self.valid_x is None:
-                observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
-                n = min(observed.n, VALID_ROWS)
-                blocks = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
-                on = self.device
-                self.valid_x = [
-                    (torch.from_numpy(b).to(on), observed(b).to(on), observed.condition(b, on)) for b in blocks
-                ]
-            parts: list[Tensor] = []
-            tried: list[list[Tensor]] = []
-            n, jacobians, beside = 0, 0.0, 0.0
-            codes: list[Tensor] = []  # if they are small images
-            differs = self.data.missing or self.composition.observation.uneven
-            with self.engine.using():
-                for rows, x, c in self.valid_x:
-                    noise = Noise.of(self.plan.seed, rows, Key.VALIDATE, device=x.device)
-                    trace = model.trace(x, c, noise=noise)
-                    more = self.composition.objective.beside(trace.px, x, noise)
-                    beside += 0.0 if more is None else float(more.sum())
-                    d = distortion(trace, x)
-                    tried.append(self._tried(trace, x))
-                    r = rate(trace) if model.no_density is None else torch.zeros_like(d)
-                    parts.append(torch.stack([d, r]).cpu().double())
-                    if model.grid is not None:
-                        codes.append(trace.latents[0].z.cpu())
-                    if differs:
-                        jacobians += float(self.composition.observation.log_jacobian_of(x).sum())
-                    n += len(x)
-            self._choose(tried, parts)
-            figures = torch.cat([-part.sum(0) for part in parts])
-            totals = sum((part.sum(1) for part in parts), torch.zeros(2, dtype=torch.float64))
-            d, r = (totals / n).tolist()
-            if not math.isfinite(d + r):
-                self._fail("the validation ELBO", -(d + r), self.step)
-            fixed = self.composition.observation.log_jacobian
-            jacobian = jacobians / n if differs else fixed(self.data.shape)
-            self.valid = {"step": self.step, "distortion": d - jacobian}
-            if model.no_density is None:
-                self.valid |= {"elbo": jacobian - (d + r), "rate": r}
-            if codes:
-                self.valid["code_std"] = float(torch.cat(codes).double().std(correction=0))
-            if beside:
-                self.valid["joint"] = jacobian - (d + r) + beside / n
-            if self.composition.objective.trims:
-                bounded = self.composition.objective.bounded(figures, torch.cat([x for _, x, _ in self.valid_x]).cpu())
-                self.valid["bounded"] = jacobian + float(bounded.mean())
-            is_best = not self.best or _figure(self.valid) > _figure(self.best)
-            below = {} if is_best else self._below_best(figures)
-            self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
-            if is_best:
-                self.best, self.since_best, self.best_figures = self.valid, 0, figures
-                if self.plan.patience:
-                    self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
-            elif unfinished(self.composition.objective, self.scheduled) is None:
-                self.since_best += 1  # before, the ELBO may fall because the weight of the KL still rises
-        else:
-            self._choose([], [])
-
-    @property
-    def _choosing(self) -> Head | None:
-        """The likelihood's head, if validation data choose one of its numbers."""
-        head = getattr(self.composition.model.likelihood, "head", None)
-        return head if isinstance(head, Head) and head.chooses else None
-
-    def _tried(self, trace: Trace, x: Tensor) -> list[Tensor]:
-        """The distortion of each datum, (B,), with each candidate of the head; see `Head.candidates`."""
-        head = self._choosing
-        candidates = [] if head is None else head.candidates(trace.px)
-        return [distortion(replace(trace, px=px), x).cpu().double() for px in candidates]
-
-    def _choose(self, tried: list[list[Tensor]], parts: list[Tensor]) -> None:
-        """Let the head take the best candidate, and put its distortions into `parts`; all processes must call it."""
-        head = self._choosing
-        if head is None:
+        """Measure the validation rows with `Engine.weights_to_use`, and keep the best weights for early stopping."""
+        if self.rank != 0 and not self.plan.patience:
+            self.validation.follow()
             return
-        totals = [float(sum(block.sum() for block in blocks)) for blocks in zip(*tried, strict=True)]
-        best = int(np.argmin(totals)) if totals else None
-        if self.world > 1:
-            best = self.fabric.broadcast(best, src=0)
-        if best is None:  # the density is not one of the head, as for a model built by hand
-            return
-        head.choose(best)
-        for part, blocks in zip(parts, tried, strict=True):
-            part[0] = blocks[best]
+        valid, figures = self.validation.measure(self.step)
+        if not math.isfinite(valid["distortion"] + valid.get("rate", 0.0)):
+            self._fail("the validation ELBO", valid.get("elbo", -valid["distortion"]), self.step)
+        self.valid = valid
+        is_best = not self.best or figure(self.valid) > figure(self.best)
+        below = {} if is_best else self._below_best(figures)
+        self._record({"kind": "valid", "seconds": round(self.seconds, 3), **self.valid, **below})
+        if is_best:
+            self.best, self.since_best, self.best_figures = self.valid, 0, figures
+            if self.plan.patience:
+                self.best_weights = {n: w.clone() for n, w in self.engine.weights_to_use().items()}
+        elif unfinished(self.composition.objective, self.scheduled) is None:
+            self.since_best += 1  # before, the ELBO may fall because the weight of the KL still rises
+        self.callbacks("on_validation")
 
     def _below_best(self, figures: Tensor) -> dict[str, Any]:
         """The standard error of the decrease from the best validation, paired by datum, and its number of units."""
@@ -432,6 +395,7 @@ class Trainer:
         write_tensors(self.path / "model.safetensors", self.best_weights or self.engine.weights_to_use())
         self.last_saved = self.step
         self._set_state(state)
+        self.callbacks("on_checkpoint")
 
     def _set_aside_metrics(self) -> None:
         """Rename metrics.json of earlier weights by their step, because it does not describe the new weights."""
@@ -475,15 +439,6 @@ class Trainer:
         if self.rank == 0 and log.exists():
             kept = [json.dumps(record) for record in read_log(self.path) if record["step"] <= self.step]
             write_text(log, "".join(line + "\n" for line in kept))
-
-
-def _figure(valid: dict[str, float]) -> float:
-    """The number that early stopping maximises: the ELBO, or the negative distortion of a model without it.
-
-    If the objective models more than x, it is the bound of both. If it leaves out unlikely rows, each of them counts as
-    the least likely row that it keeps.
-    """
-    return valid.get("joint", valid.get("bounded", valid.get("elbo", -valid["distortion"])))
 
 
 def _reason(error: Exception) -> str:

@@ -62,6 +62,7 @@ class Settings:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reduce: Callable[[list[Tensor]], None] | None = None  # sums tensors over processes, in place
+    watch: Callable[[dict[str, Tensor]], None] | None = None  # is shown the gradients before each update
 
 
 class Engine:
@@ -150,6 +151,15 @@ class Engine:
             self._update(gradients, numbers)
         return values
 
+    def _watched(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
+        """Like `_whole`; between gradients and update, the gradients are shown."""
+        assert self.settings.watch is not None
+        values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
+        with torch.no_grad():
+            self.settings.watch(gradients)
+            self._update(gradients, numbers)
+        return values
+
     def _split(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
         """Like `_whole`, with a sum over processes between gradients and update; each is weighted by its rows."""
         assert self.settings.reduce is not None
@@ -164,14 +174,23 @@ class Engine:
             self.settings.reduce(shared)
             for b, a, move in zip(buffers, before, moves, strict=True):
                 b.copy_(a + move)
+            if self.settings.watch is not None:
+                self.settings.watch(gradients)
             self._update(gradients, numbers)
         return values
+
+    @property
+    def _uncompiled(self) -> Callable[..., Tensor]:
+        """The step as it runs if it is not one compiled graph."""
+        if self.settings.reduce is not None:
+            return self._split
+        return self._whole if self.settings.watch is None else self._watched
 
     # --- what the loop calls ------------------------------------------------------------------------------------
 
     def compiled(self) -> None:
-        """Compile the step, or with several processes its gradients."""
-        if self.settings.reduce is None:
+        """Compile the step, or its gradients with several processes or if they are shown."""
+        if self.settings.reduce is None and self.settings.watch is None:
             run, device = whole_graph(self._whole), self.settings.device
             self._run = Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
         else:
@@ -211,7 +230,7 @@ class Engine:
             numbers += rule.coefficients(lr, step + 1)
         ema = self.settings.ema or 0.0
         numbers.append(1 - min(ema, (1 + step) / (10 + step)))
-        run = self._run or (self._whole if self.settings.reduce is None else self._split)
+        run = self._run or self._uncompiled
         given = raw, keys, rows, c, y, sent(torch.tensor(numbers), device)
         if isinstance(run, WholeGraph) and not run.draws:
             return run(*given)
