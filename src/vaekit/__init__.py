@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "audit": "auditing",
     "Batch": "objectives",
+    "Callback": "callbacks",
     "Composition": "recipes",
     "Conditional": "heads",
     "Data": "data",

@@ -132,7 +132,7 @@ def test_help_of_each_recipe():
         shown = done("fit", "digits", "--recipe", name, "--help-all").out
         for parameter in recipe.parameters:
             assert f"--{parameter.replace('_', '-')}" in shown
-        general = {"data", "recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
+        general = {"data", "recipe", "out", "resume", "extend", "exists", "moved", "init_from", "log", "dry_run"}
         assert not set(recipe.parameters) & (set(TRAINING) | set(data_names()) | general), name
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SUMMARY = "Train a model on DATA and write a run directory."
 FINISHED = ("finished", "stopped early")
 
-GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "dry_run"}
+GENERAL = {"recipe", "out", "resume", "extend", "exists", "moved", "init_from", "log", "dry_run"}
 TRAINING = {name: about.help for name, about in abouts().items()}
 OFTEN = {
     *("epochs", "minutes", "seed", "lr", "batch", "augment", "patience", "device"),
@@ -133,6 +133,14 @@ def _general() -> list[inspect.Parameter]:
         option(
             "init_from", str | None, None, "start from the weights of this run, which must have equal shapes", group
         ),
+        option(
+            "log",
+            str | None,
+            None,
+            "send curves and pictures also to csv, tensorboard, wandb or mlflow, with a file, folder, project or "
+            "tracking URI after a colon, as in tensorboard:logs/first; several with commas",
+            group,
+        ),
         flag("dry_run", "show the settings, sizes and estimated time of the training, and write nothing"),
     ]
 
@@ -226,6 +234,7 @@ def _fit(source: str | None, recipe: Described, named: dict[str, Any]) -> int:
             extend=bool(general.get("extend")),
             exists=exists or "error",
             init_from=init_from,
+            log=general.get("log") or (),
             on_start=started,
             on_interrupt="raise",
             **arguments,

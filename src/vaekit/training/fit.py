@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vaekit.callbacks.base import Callback, checked
+from vaekit.callbacks.loggers import Logger, loggers_of
 from vaekit.data.core import Data
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
@@ -49,6 +50,7 @@ def train(
     init_from: str | Path | None = None,
     progress: bool | Progress = True,
     callbacks: Sequence[Callback] = (),
+    log: str | Logger | Sequence[str | Logger] = (),
     on_start: Callable[[Configuration], None] | None = None,
     on_interrupt: Literal["auto", "return", "raise"] = "auto",
     options: Options | None = None,
@@ -67,6 +69,8 @@ def train(
         init_from: start from the weights of this run, which must have the same shapes.
         progress: whether to show progress; or a `Progress`.
         callbacks: `Callback` objects, which are told of every step, validation and checkpoint, and may stop training.
+        log: where to send curves and pictures besides the run directory: `csv`, `tensorboard`, `wandb` or `mlflow`,
+            with a file, folder, project or tracking URI after a colon, as in `tensorboard:logs/first`; or several.
         on_start: called with the configuration before the first step.
         on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, and then returned (`return`), or
             KeyboardInterrupt is raised (`raise`). `auto` returns it in notebooks and interactive sessions, and raises
@@ -81,7 +85,7 @@ def train(
     started = time.monotonic()
     reuse_large_blocks()
     _check_choices(exists, on_interrupt, resume, extend)
-    told = checked(callbacks)
+    told = [*checked(callbacks), *loggers_of(log)]
     asked = _asked(recipe, options or Options(), choices)
     if out is None:
         data = new_data(data)
