@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ OptimiserName = Literal["sgd", "adagrad", "adam", "adamw", "adamax"]
 ScheduleName = Literal["constant", "linear", "cosine", "trapezoid"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 CompileName = Literal["auto", "on", "off"]
+OPTIMISER_CALL, SCHEDULE_CALL = "'NAdam(momentum_decay=0.01)'", "'StepLR(step_size=1000, gamma=0.5)'"
+NAMED = {"optimiser": get_args(OptimiserName), "schedule": get_args(ScheduleName)}
+"""The names that options have beside classes of torch."""
 ADAMS = ("adam", "adamw", "adamax")
 """The optimisers that have `beta2`."""
 MOST_DEVICES = 1024
@@ -75,8 +80,17 @@ class Options:
     seed: Annotated[int, About("seed of the initial weights, the order of the data and the noise")] = 0
     lr: Annotated[float | None, About("learning rate", POSITIVE)] = None
     batch: Annotated[int | None, About("examples per step", POSITIVE)] = None
-    optimiser: Annotated[OptimiserName | None, About("update rule")] = None
-    schedule: Annotated[ScheduleName | None, About("how the learning rate changes during training")] = None
+    optimiser: Annotated[
+        str | None,
+        About(f"update rule: {', '.join(get_args(OptimiserName))}; or a class of torch.optim, as in {OPTIMISER_CALL}"),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        About(
+            f"how the learning rate changes during training: {', '.join(get_args(ScheduleName))}; or a class of "
+            f"torch.optim.lr_scheduler, as in {SCHEDULE_CALL}"
+        ),
+    ] = None
     weight_decay: Annotated[float | None, About("L2 penalty (adamw: decoupled weight decay)", NOT_NEGATIVE)] = None
     beta2: Annotated[
         float | None, About("decay of the running mean of the squared gradients (adam, adamw, adamax)", BELOW_ONE)
@@ -121,6 +135,9 @@ class Options:
             if value is not None and str(value).lower() not in known:
                 raise ChoiceError(unknown(f"`{name}`", value, known))
             lower[name] = value if value is None else str(value).lower()
+        for name, known in NAMED.items():
+            if (value := getattr(self, name)) is not None:
+                lower[name] = _of_torch(name, value, known)
         return dataclasses.replace(self, **lower)
 
     def over(self, defaults: Defaults = Defaults()) -> Defaults:
@@ -143,6 +160,8 @@ class Options:
                     f"`beta2` is an option of {', '.join(ADAMS)}, and the optimiser is {filled['optimiser']}"
                 )
             filled["beta2"] = None
+        if call_of(filled["optimiser"]) is not None and self.weight_decay is None:
+            filled["weight_decay"] = 0.0  # that of the recipe was chosen for another rule; the class has its own
         if self.steps is not None or self.minutes is not None:
             del filled["epochs"]
         if (self.epochs, self.steps, self.minutes) != (None, None, None):
@@ -155,6 +174,52 @@ def steps_over(n: int, batch: int, *, steps: int | None = None, epochs: float | 
     if steps is not None or epochs is None:
         return steps
     return max(1, math.ceil(epochs * (n / min(batch, n))))
+
+
+class Call(NamedTuple):
+    """A class of torch by name, with its arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def call_of(text: str) -> Call | None:
+    """The class and the arguments in NAME or NAME(argument=value, ...); None for text of another form, as in `adam`.
+
+    Values are literals: numbers, text, True, tuples and lists. Nothing in the text is executed.
+    """
+    try:
+        found = ast.parse(text.strip(), mode="eval").body
+        if isinstance(found, ast.Name):
+            return Call(found.id, {}) if found.id != found.id.lower() else None
+        if not isinstance(found, ast.Call) or not isinstance(found.func, ast.Name) or found.args:
+            return None
+        return Call(found.func.id, {str(k.arg): ast.literal_eval(k.value) for k in found.keywords if k.arg})
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _of_torch(option: str, value: Any, known: tuple[str, ...]) -> str:
+    """The option as text: a known name in lower case, or a class of torch with its arguments.
+
+    Raises:
+        ChoiceError: it is neither.
+    """
+    given, arguments = (value.func, value.keywords) if isinstance(value, functools.partial) else (value, {})
+    if isinstance(given, type):
+        if not given.__module__.startswith("torch.optim") or (isinstance(value, functools.partial) and value.args):
+            raise ChoiceError(
+                f"`{option}` must be a name, or a class of torch.optim with arguments by name, got {value!r}"
+            )
+        inner = ", ".join(f"{name}={one!r}" for name, one in arguments.items())
+        value = f"{given.__name__}({inner})"
+    text = str(value)
+    if text.lower() in known:
+        return text.lower()
+    if call_of(text) is None:
+        call = OPTIMISER_CALL if option == "optimiser" else SCHEDULE_CALL
+        raise ChoiceError(f"{unknown(f'`{option}`', value, known)}, or a class of torch.optim, as in {call}")
+    return text
 
 
 def choices() -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 from vaekit.data.core import Data, counted
 from vaekit.errors import ChoiceError, RunError
 from vaekit.objectives.schedules import learning_rate
-from vaekit.options import Options, steps_over
+from vaekit.options import Options, call_of, steps_over
 from vaekit.recipes.composition import Composition
 
 from .configuration import Configuration, Leg, options_of
@@ -195,7 +195,7 @@ def extension_notes(config: Configuration, state: str, before: int, done: int) -
 def _schedule_note(config: Configuration, before: int, done: int) -> str | None:
     """A note on how an extension changes the learning rate; None if the rate does not depend on the length."""
     name, horizon = options_of(config).over().schedule, config["plan"]["horizon"]
-    if name == "constant":
+    if name == "constant" or call_of(name) is not None:
         return None
     was, now = (learning_rate(name, done / max(h, 1)) for h in (before, horizon))
     return (

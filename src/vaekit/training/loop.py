@@ -31,10 +31,11 @@ from vaekit.utils.uncertainty import standard_error, units
 
 from . import parallel
 from .length import Clock, Length
-from .optimisers import optimiser, overshot
+from .optimisers import overshot
 from .plan import Plan
 from .signals import Signals
 from .step import Engine, Settings
+from .torch_classes import rule_of, schedule_of
 from .validation import Validation, figure
 
 CHECKPOINT_SECONDS = 60.0
@@ -84,6 +85,7 @@ class Trainer:
         self.c = torch.from_numpy(condition.of(data.train)).to(self.device) if condition else None
         self.y = torch.from_numpy(targets.of(data.train)).to(self.device) if targets else None
         self.length = Length(plan.horizon, plan.minutes)
+        self.schedule = schedule_of(plan.schedule, plan.horizon if plan.minutes is None else None)
         self.compiled = plan.compile
         self.step = 0
         self.first = 0  # the step this session began with
@@ -99,7 +101,7 @@ class Trainer:
         self.tells_steps = self.callbacks.override("on_step")
         of_adam = {"beta2": plan.beta2} if plan.optimiser.lower() in ADAMS else {}
         settings = Settings(
-            optimiser=lambda: optimiser(plan.optimiser, plan.weight_decay, **of_adam),
+            optimiser=lambda: rule_of(plan.optimiser, plan.weight_decay, **of_adam),
             lr=plan.lr,
             clip=plan.clip,
             ema=plan.ema,
@@ -219,7 +221,7 @@ class Trainer:
         if self.world > 1:
             rows, places = rows[self.rank :: self.world], places[self.rank :: self.world]
         progress = self.step / max(self.length.horizon, 1)
-        factor = learning_rate(self.plan.schedule, progress)
+        factor = learning_rate(self.plan.schedule, progress) if self.schedule is None else self.schedule(self.step)
         here = sent(rows, self.device)
         c = None if self.c is None else self.c.index_select(0, here)
         y = None if self.y is None else self.y.index_select(0, here)

@@ -22,9 +22,11 @@ class Optimiser(ABC):
 
     Attributes:
         slots: number of state tensors per parameter, each of its shape.
+        fuses: whether the update can be part of a compiled graph.
     """
 
     slots: int = 0
+    fuses: bool = True
 
     def __init__(self, weight_decay: float = 0.0):
         self.weight_decay = weight_decay

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from vaekit.data.core import Data
-from vaekit.options import Options, steps_over
+from vaekit.options import Options, call_of, steps_over
 from vaekit.recipes.composition import Composition
 from vaekit.runs.configuration import Configuration, Decided, options_of
 
 from .augment import Augment
 from .cost import bf16_pays, choose_device, crowding, decide_compile, work
+from .torch_classes import rule_of, schedule_of
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
     n, cost = len(data.train), work(composition, data.shape)
     batch = min(options.over().batch, n)
     steps = steps_over(n, batch, steps=options.steps, epochs=options.epochs)
+    check_classes(options, composition, steps)
     guess = steps if steps is not None else 60 * (options.minutes or 0) / cost.seconds(batch, device.type)
     crowded = 1.0 if options.minutes is None else crowding()  # runs of so many steps are the same at any load
     compiled, why = decide_compile(options.compile, guess, cost, batch, device, crowded)
@@ -102,6 +104,14 @@ def plan_new(options: Options, composition: Composition, data: Data) -> Plan:
         "threads": torch.get_num_threads(),
     }
     return _plan(options, data, device, decided, max(1, math.ceil(guess)))
+
+
+def check_classes(options: Options, composition: Composition, steps: int | None) -> None:
+    """Raise ChoiceError if the optimiser or the schedule is a class of torch that cannot train this model."""
+    chosen = options.over()
+    if call_of(chosen.optimiser) is not None:
+        rule_of(chosen.optimiser, chosen.weight_decay).state(list(composition.model.parameters()))
+    schedule_of(chosen.schedule, steps)
 
 
 def plan_stored(config: Configuration, composition: Composition, data: Data) -> Plan:

@@ -84,6 +84,7 @@ class Engine:
             raise TrainingError("parameter groups must be disjoint")
         self.tuning = composition.objective.tuning
         self.rules = {group: self._rule(group) for group in self.groups}
+        self.apart = settings.watch is not None or not all(rule.fuses for rule in self.rules.values())
         self.sizes = [len(rule.coefficients(0.0, 1)) for rule in self.rules.values()]
         self.memory = {n: s for group, ns in self.groups.items() for n, s in self._fresh(group, ns)}
         self.average = {n: self.parameters[n].clone() for n in owned} if settings.ema else {}
@@ -151,12 +152,12 @@ class Engine:
             self._update(gradients, numbers)
         return values
 
-    def _watched(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
-        """Like `_whole`; between gradients and update, the gradients are shown."""
-        assert self.settings.watch is not None
+    def _parts(self, raw: Tensor, keys: Tensor, rows: Tensor, c: Maybe, y: Maybe, numbers: Tensor) -> Tensor:
+        """Like `_whole`, with the update apart from the gradients, which may be shown before it."""
         values, gradients = self._gradients(raw, keys[:-1], rows, keys[-1], c, y)
         with torch.no_grad():
-            self.settings.watch(gradients)
+            if self.settings.watch is not None:
+                self.settings.watch(gradients)
             self._update(gradients, numbers)
         return values
 
@@ -184,13 +185,13 @@ class Engine:
         """The step as it runs if it is not one compiled graph."""
         if self.settings.reduce is not None:
             return self._split
-        return self._whole if self.settings.watch is None else self._watched
+        return self._parts if self.apart else self._whole
 
     # --- what the loop calls ------------------------------------------------------------------------------------
 
     def compiled(self) -> None:
-        """Compile the step, or its gradients with several processes or if they are shown."""
-        if self.settings.reduce is None and self.settings.watch is None:
+        """Compile the step; or its gradients if the update is apart from them, as with several processes."""
+        if self.settings.reduce is None and not self.apart:
             run, device = whole_graph(self._whole), self.settings.device
             self._run = Replayed(run, CudaGraph(device)) if device.type == "cuda" else run
         else:
