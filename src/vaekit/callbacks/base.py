@@ -174,13 +174,13 @@ class Callback:
         """Called at the end, with the state: `finished`, `stopped early`, `interrupted` or `failed`."""
 
 
-def checked(callbacks: Sequence[Callback]) -> list[Callback]:
+def checked(callbacks: Callback | Sequence[Callback]) -> list[Callback]:
     """The callbacks as a list.
 
     Raises:
         ChoiceError: one of them is not a `Callback`.
     """
-    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    given: list[Callback] = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
     for one in given:
         if not isinstance(one, Callback):
             got = f"the class {one.__name__}: write {one.__name__}()" if isinstance(one, type) else repr(one)

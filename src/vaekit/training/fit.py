@@ -33,7 +33,7 @@ from vaekit.utils.waiting import adaptive_waiting
 from . import parallel
 from .cost import subnormals_as_zero
 from .loop import Trainer
-from .start import check_free, make_directory, new, new_data, resumed
+from .start import Start, check_free, make_directory, new, new_data, resumed
 
 
 @undisturbed()
@@ -49,7 +49,7 @@ def train(
     exists: Literal["error", "resume", "replace"] = "error",
     init_from: str | Path | None = None,
     progress: bool | Progress = True,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     log: str | Logger | Sequence[str | Logger] = (),
     on_start: Callable[[Configuration], None] | None = None,
     on_interrupt: Literal["auto", "return", "raise"] = "auto",
@@ -106,25 +106,35 @@ def train(
         rank, _ = parallel.rank_and_world(fabric)
         if rank == 0:
             if not resumes:
-                make_directory(path)
-                locks.enter_context(only_trainer(path))
-                check_free(path, exists == "replace")  # another process may have created it meanwhile
+                _take(path, exists == "replace", locks)
             start.write(path)
             if on_start:
                 on_start(config)
         shown = _shown(progress, rank, data)
         trainer = Trainer(composition, data, plan, path, config, shown, fabric, started, told)
-        if start.begun:
-            trainer.restore()
-        for note in start.notes:
-            shown.note(f"note: {note}")
-        with shown:
-            trainer.run()
+        _run(trainer, start, shown)
     if rank != 0:
         raise SystemExit(0)
     if trainer.signalled:
         _after_interrupt(path, on_interrupt, own)
     return SavedRun.open(path, model=own, data=data)
+
+
+def _take(path: Path, replace: bool, locks: contextlib.ExitStack) -> None:
+    """Create the directory of a new run, which stays locked until `locks` is closed."""
+    make_directory(path)
+    locks.enter_context(only_trainer(path))
+    check_free(path, replace)  # another process may have created it meanwhile
+
+
+def _run(trainer: Trainer, start: Start, shown: Progress) -> None:
+    """Train from the start, or from the last checkpoint of a run that is resumed."""
+    if start.begun:
+        trainer.restore()
+    for note in start.notes:
+        shown.note(f"note: {note}")
+    with shown:
+        trainer.run()
 
 
 def _asked(recipe: str | Composition | None, options: Options, named: dict[str, Any]) -> Asked:

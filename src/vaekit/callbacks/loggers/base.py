@@ -28,9 +28,9 @@ SPACING = 1.3
 """Pictures are made at a validation if the step has grown by this factor since the last ones, and at the end."""
 
 
-def logger(name: str, paper: str = "") -> Callable[[Builder], Builder]:
+def logger(name: str) -> Callable[[Builder], Builder]:
     """Register a `Logger` under this name for `log` and `--log`. It is built with `where`."""
-    return LOGGERS.add(name, paper)
+    return LOGGERS.add(name, "")
 
 
 def settings_of(config: Configuration) -> dict[str, Any]:
