@@ -125,14 +125,19 @@ def own_network(shape=(6, 5), dropout: float = 0.2, seed: int = 3) -> Compositio
     return Composition(model, ELBO(), Binary(), Defaults("adam", 3e-3, 16))
 
 
+def environment() -> dict[str, str]:
+    """The variables of another process: one thread, and these helpers importable."""
+    places = os.pathsep.join(str(p) for p in (Path(__file__).parent, Path(vk.__file__).parents[1]))
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places, "MKL_NUM_THREADS": "1"}
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        variables.pop(name, None)
+    return variables
+
+
 def python(script: str, *arguments: str, timeout: int = 1200) -> subprocess.CompletedProcess:
     """Run a script with this interpreter, one thread a process, with these helpers importable."""
-    places = os.pathsep.join(str(p) for p in (Path(__file__).parent, Path(vk.__file__).parents[1]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places, "MKL_NUM_THREADS": "1"}
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
     return subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=timeout, env=environment
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=timeout, env=environment()
     )
 
 

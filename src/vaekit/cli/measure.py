@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -73,7 +74,7 @@ def evaluate(
 ) -> None:
     """Measure a run on data that it was not trained on.
 
-    Results on the run's own data are also saved to its metrics.json.
+    Results on the run's own data are also saved to its metrics.json. Processes started by torchrun share the rows.
 
     Parameters
     ----------
@@ -92,9 +93,17 @@ def evaluate(
     opened = _open(run, data, device)
     new = new_data(opened, source, split, label=label, table=table)
     note_differing(opened, new)
-    with Bar("measuring") as bar:
+    with _together() as first, Bar("measuring") as bar:
         measured = opened.evaluate(new, n=n, metrics=names, samples=samples, seed=seed, progress=bar)
-    _show(measured, _measured, path, json)
+    if first:
+        _show(measured, _measured, path, json)
+
+
+def _together() -> AbstractContextManager[bool]:
+    """A context in which the processes that torchrun started share the rows; its value is whether this one writes."""
+    from vaekit.runs.processes import together
+
+    return together()
 
 
 def _show(
@@ -185,7 +194,10 @@ def encode(
     path = check_results(out)
     opened = _open(run, data)
     new = new_data(opened, source, split, label=label, table=table)
-    z = opened.encode(new, sample=sample, seed=seed)
+    with _together() as first:
+        z = opened.encode(new, sample=sample, seed=seed)
+    if not first:
+        return
     if path.suffix.lower() != ".npz":
         return write_results(path, new, {"z": opened.latents_of(z)})
     write_results(path, new, {"z": z} | ({} if new.label is None else {"label": new.label}))
@@ -226,6 +238,7 @@ def score(
     opened = _open(run, data, device)
     new = new_data(opened, source, split, label=label, table=table)
     note_differing(opened, new)
-    with Bar("scoring") as bar:
+    with _together() as first, Bar("scoring") as bar:
         log_px = opened.score(new, n=n, samples=samples, seed=seed, progress=bar)
-    write_results(path, new, {"log_px": log_px.round(6)})
+    if first:
+        write_results(path, new, {"log_px": log_px.round(6)})

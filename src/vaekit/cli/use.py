@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -494,4 +495,7 @@ def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
         from vaekit.run import open_run
         from vaekit.training.cost import choose_device
 
-    return open_run(run, data=data).to(choose_device(device))
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is None and (own := os.environ.get("LOCAL_RANK")):
+        chosen = choose_device(f"cuda:{own}")  # each process that torchrun started has its own
+    return open_run(run, data=data).to(chosen)

@@ -25,6 +25,7 @@ from vaekit.utils.memory import reuse_large_blocks
 from vaekit.utils.waiting import adaptive_waiting
 
 from .observed import Observed, decoded_size, gathered
+from .processes import shared
 
 CHUNK_NUMBERS = 1_600_000
 """The number of values of x decoded at once, so large that matrix products run at full speed."""
@@ -244,10 +245,25 @@ def per_datum(
         rows: (n,) indices of the data to score instead of the first n.
     """
     rows = _to_score(run, observed, samples, n, rows)
+    options: _Options = {"seed": seed, "batch": batch, "compile": compile, "progress": progress}
+    names: list[str] = []
+
+    def arrays(found: PerDatum) -> list[np.ndarray]:
+        known = {name: getattr(found, name) for name in PerDatum.__annotations__}
+        names[:] = [name for name, array in known.items() if array is not None]
+        return [known[name] for name in names]
+
+    def joined(found: list[np.ndarray]) -> PerDatum:
+        return PerDatum(**{"kl": None, **dict(zip(names, found, strict=True))})
+
+    return shared(rows, lambda part: _per_datum(run, observed, samples, part, options), arrays, joined)
+
+
+def _per_datum(run: Placed, observed: Observed, samples: int, rows: np.ndarray, options: _Options) -> PerDatum:
+    """`per_datum` in one process."""
     parts: dict[str, list[Tensor]] = {name: [] for name in PerDatum.__annotations__}
     units: list[Tensor] = []
     tail = tail_size(samples) + 1
-    options: _Options = {"seed": seed, "batch": batch, "compile": compile, "progress": progress}
     for block in _sampled(run, observed, samples, rows, **options, largest=tail):
         rate, kl, means = closed_form_rates(run.composition.model, block.x, block.c)
         if rate is None:
@@ -286,8 +302,10 @@ def log_likelihood(
     def found(block: _Sampled) -> np.ndarray:
         return in_units(run, observed, block.x, block.weights.log_mean(samples)).numpy()
 
-    blocks = _sampled(run, observed, samples, rows, **options)
-    return gathered(map(found, blocks), len(rows))
+    def scored(part: np.ndarray) -> np.ndarray:
+        return gathered(map(found, _sampled(run, observed, samples, part, **options)), len(part))
+
+    return shared(rows, scored, lambda log_px: [log_px], lambda arrays: arrays[0])
 
 
 def at_once(run: Placed, observed: Observed) -> int:

@@ -34,6 +34,7 @@ from vaekit.utils.wording import in_python
 from .configuration import Configuration, Metrics, check, options_of
 from .example import PLACE, place
 from .lock import only_writer
+from .processes import writes
 from .stored import (
     SPLITS,
     check_source,
@@ -158,6 +159,8 @@ class SavedRun(TrainedModel):
         # earlier versions stored metrics without groups in the protocol: replace these too
         plain = lambda p: {k: v for k, v in p.items() if k != "groups"}  # noqa: E731
         key = lambda m: (m["name"], json.dumps(plain(m["protocol"]), sort_keys=True))  # noqa: E731
+        if not writes():
+            return
         file = self.path / "metrics.json"
         with only_writer(file):
             if (now := read_config(self.path).get("step")) != (then := self.config.get("step")):

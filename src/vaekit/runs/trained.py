@@ -29,6 +29,7 @@ from vaekit.utils.suggest import unknown
 from .likelihood import kl_of, log_likelihood
 from .new_data import SPLITS, DataLike, NewData, conditions, is_source, read_new
 from .observed import UNCONDITIONAL, Observed, block_of, events, gathered, rows_of
+from .processes import shared
 
 DRAWN = 100_000
 """The number of codes that are drawn from the prior at once."""
@@ -209,16 +210,17 @@ class TrainedModel:
         if total < 1:
             raise ChoiceError("the number of data to encode must be 1 or more")
 
-        def codes() -> Iterator[np.ndarray]:
+        def codes(part: np.ndarray) -> Iterator[np.ndarray]:
             done = 0
-            for block, x, c in observed.batches(rows, n, self.device):
+            for block, x, c in observed.batches(part, None, self.device):
                 noise = Noise.of(seed, torch.from_numpy(block).to(self.device), Key.CODES) if sample else None
                 yield self.model.encode(x, c, noise).cpu().numpy()
                 done += len(block)
                 if progress:
-                    progress(done, total)
+                    progress(done, len(part))
 
-        return gathered(codes(), total)
+        chosen = observed.chosen(rows, n)
+        return shared(chosen, lambda part: gathered(codes(part), len(part)), lambda z: [z], lambda arrays: arrays[0])
 
     def latents_of(self, z: np.ndarray) -> np.ndarray:
         """Codes z (N, D) of `encode` without what follows the latents: the total of counts, and the condition.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import ChoiceError
+from vaekit.runs.processes import place, processes_here
 
 FEW = 8
 """Number of processes allowed on any machine, even with fewer cores."""
@@ -18,21 +19,23 @@ FEW = 8
 def launch(devices: int, device: str) -> Any:
     """A launched Fabric for several processes (`devices` above 1, or under torchrun), else None.
 
-    The other processes run the same program from its start; each loads the data and builds the same model.
+    The other processes run the same program from its start; each loads the data and builds the same model. With
+    torchrun they may be on several machines, which must see the same run directory.
 
     Raises:
         ChoiceError: `devices` exceeds the number of devices, or lightning-fabric is not installed.
     """
-    asked = max(devices, int(os.environ.get("WORLD_SIZE", "1")))
-    if asked == 1:
+    _, world = place()
+    if max(devices, world) == 1:
         return None
+    here, machines = processes_here() if world > 1 else (devices, 1)
     kind = device.split(":")[0]
-    _check_number(devices, kind)
+    _check_number(here, kind)
     try:
         from lightning_fabric import Fabric
     except ImportError:
         raise ChoiceError("`devices` above 1 needs lightning-fabric: pip install 'vaekit[parallel]'") from None
-    fabric = Fabric(accelerator=kind, devices=asked, strategy="ddp")
+    fabric = Fabric(accelerator=kind, devices=here, num_nodes=machines, strategy="ddp")
     fabric.launch()
     return fabric
 
