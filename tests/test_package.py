@@ -16,12 +16,6 @@ def test_every_file_that_is_no_module_is_packaged():
         assert any(fnmatch.fnmatch(file.as_posix(), p) for p in patterns), f"{file} is missing from package-data"
 
 
-def test_versions_agree():
-    import vaekit
-
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == vaekit.__version__
-
-
 def test_nothing_unpickles_and_nothing_is_left_undone():
     for file in (ROOT / "src").rglob("*.py"):
         text = file.read_text(encoding="utf8")
