@@ -1,4 +1,7 @@
-"""`vaekit doctor`: examine a run, or data with the settings of a recipe; these options are those of `vaekit fit`."""
+"""`vaekit doctor`: examine a run, or data with the settings of a recipe; these options are those of `vaekit fit`.
+
+Without a subject: what vaekit runs on, for reports of bugs.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ from .parameters import FLAG, Flag, OwnData, option, split
 if TYPE_CHECKING:
     from vaekit.diagnosis import Diagnosis
 
-Subject = Annotated[str, Parameter(help="A run directory, or the name or path of data.")]
+Subject = Annotated[str | None, Parameter(help="A run directory, or the name or path of data.")]
 
 
 def doctor(
-    run_or_data: Subject,
+    run_or_data: Subject = None,
     /,
     *,
     recipe: Annotated[str | None, Parameter(help="For data: the recipe to train them with (vae).")] = None,
@@ -37,11 +40,12 @@ def doctor(
 
     A run is examined with its data, its log and its weights; data with the recipe and the options that
     `vaekit fit` would get. Nothing is trained or changed. Exit status 1 if something serious was found.
+    Without RUN or DATA: versions, processor, settings and caches, as a bug report needs them.
 
     Parameters
     ----------
     json
-        Print {of, serious, findings, healthy, skipped} instead of lines.
+        Print {of, serious, findings, healthy, skipped} instead of lines; without RUN or DATA, {group: {name: text}}.
     """
     return _doctor(
         run_or_data, recipe or "vae", {"thorough": thorough, "data": data, "json": json}, recipe is not None, {}
@@ -61,9 +65,9 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     ]
     of_fit = [*fit.recipe_options(recipe, argv, show_all), *fit.training_options(show_all)]
     reading = fit.data_options(show_all, {one.name for one in [*own, *of_fit]})
-    subject = inspect.Parameter("run_or_data", inspect.Parameter.POSITIONAL_ONLY, annotation=Subject)
+    subject = inspect.Parameter("run_or_data", inspect.Parameter.POSITIONAL_ONLY, default=None, annotation=Subject)
 
-    def examine(run_or_data: str, /, **named: Any) -> int:
+    def examine(run_or_data: str | None = None, /, **named: Any) -> int:
         of_doctor, rest = split(named, ("recipe", "thorough", "data", "json"))
         return _doctor(run_or_data, recipe.name, of_doctor, name is not None, rest)
 
@@ -72,9 +76,16 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     return examine
 
 
-def _doctor(subject: str, recipe: str, own: dict[str, Any], given: bool, named: dict[str, Any]) -> int:
+def _doctor(subject: str | None, recipe: str, own: dict[str, Any], given: bool, named: dict[str, Any]) -> int:
     """Examine and print; `named` are options of the recipe, of training and of reading data."""
     thorough, data = bool(own.get("thorough")), own.get("data")
+    if subject is None:
+        if given or named or thorough or data is not None:
+            raise ChoiceError(
+                "name what to examine: `vaekit doctor RUN` or `vaekit doctor DATA`, with these options; alone, or with "
+                "--json, `vaekit doctor` shows what vaekit runs on"
+            )
+        return _environment(bool(own.get("json")))
     if subject == "example" or is_run(subject):
         if given or named:
             flag = next((f"--{name.replace('_', '-')}" for name in named), "--recipe")
@@ -97,6 +108,14 @@ def _doctor(subject: str, recipe: str, own: dict[str, Any], given: bool, named: 
 
     found = examined(loaded, recipe, thorough=thorough, options=options, **arguments)
     return _show(found, bool(own.get("json")))
+
+
+def _environment(json: bool) -> int:
+    from vaekit.utils.environment import environment
+
+    found = environment()
+    print(jsons.dumps(found.groups, indent=1, ensure_ascii=False) if json else found)
+    return 0
 
 
 def _show(found: Diagnosis, json: bool) -> int:

@@ -19,6 +19,9 @@ from vaekit.utils.recording import NotRecordable, record, tensors_of
 
 _log = logging.getLogger(__name__)
 
+COMPILERS = ("g++", "c++", "clang++")
+"""C++ compilers that torch can use on a CPU."""
+
 
 class WholeGraph:
     """A bound method as one compiled graph: see `whole_graph`.
@@ -127,4 +130,4 @@ def is_compile_error(error: Exception) -> bool:
 
 def has_compiler() -> bool:
     """Whether torch can compile for the CPU here."""
-    return any(shutil.which(c) for c in ("g++", "c++", "clang++"))
+    return any(shutil.which(c) for c in COMPILERS)
