@@ -15,6 +15,7 @@ import vaekit
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import notebooks  # noqa: E402
 from execute import execute  # noqa: E402
 
 MAGIC = HERE / "bash_magic.py"
@@ -39,7 +40,11 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 html_theme = "furo"
 html_title = "vaekit"
 html_static_path = ["_static"]
-html_extra_path = ["extra"]
+# the lessons as notebooks; DOCS_URL is the address of the site, from which they fetch the models that they open
+EXTRA = HERE / "_build" / "extra"
+LESSONS = notebooks.write(EXTRA / "notebooks", notebooks.site(os.environ.get("DOCS_URL")), release)
+html_extra_path = ["extra", str(EXTRA)]
+html_baseurl = os.environ.get("DOCS_URL", "")
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
@@ -137,9 +142,17 @@ class _Nearest(PythonDomain):
         return nearest if len(nearest) == 1 else []
 
 
+def _linked(app, name, source):
+    """Put a link to the notebook of a lesson below its title."""
+    if (file := LESSONS.get(name.removeprefix("lessons/"))) and name.startswith("lessons/"):
+        line = notebooks.link(name, file)
+        source[0] = re.sub(r"^(# .+)$", lambda title: f"{title[1]}\n\n{line}", source[0], count=1, flags=re.M)
+
+
 def setup(app):
     app.add_domain(_Nearest, override=True)
     app.connect("env-before-read-docs", execute)
+    app.connect("source-read", _linked)
     app.connect("autodoc-process-signature", _types)
     app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _plain, priority=100)

@@ -116,7 +116,10 @@ def sources():
 
 def earlier_forms(text):
     """Calls with too many arguments by position: of methods of a run, or of functions imported from vaekit."""
-    tree, most = ast.parse(text), {id(one): len(parameters(one, PLACED)) for one in PUBLIC.values()}
+    any_number = (inspect.Parameter.VAR_POSITIONAL,)
+    placed = {id(one): len(parameters(one, PLACED)) for one in PUBLIC.values()}
+    most = {id(one): 99 if parameters(one, any_number) else placed[id(one)] for one in PUBLIC.values()}
+    tree = ast.parse(text)
     imported = {}
     for n in ast.walk(tree):
         if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("vaekit"):

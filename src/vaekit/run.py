@@ -19,15 +19,17 @@ from vaekit.data.condition import Labels
 from vaekit.diagnosis import STAGES, Diagnosis, Stage, doctor
 from vaekit.expression import Differential, differential, normalised
 from vaekit.latents.run import LatentRun
-from vaekit.metrics import evaluate
+from vaekit.metrics import Measured, evaluate
 from vaekit.metrics.samples import Sampled, measure_samplers
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.saved import SavedRun
 from vaekit.training.fit import train
+from vaekit.utils.display import Page
 from vaekit.utils.formerly import formerly
 
 if TYPE_CHECKING:
+    from vaekit.report.cell import Sections
     from vaekit.synthetic import Comparison
 
 P = ParamSpec("P")
@@ -42,6 +44,17 @@ class Run(LatentRun):
         run = cls(saved.path, saved.config, saved.composition)
         run._data = saved._data
         return run
+
+    def _repr_html_(self) -> str:
+        """Settings, state, validation curve, samples and stored metrics, for notebooks."""
+        from vaekit.report.cell import run_html
+
+        return run_html(self)
+
+    @property
+    def metrics(self) -> Measured:
+        """The entries of metrics.json, each with its protocol; a notebook shows them as a table."""
+        return Measured(super().metrics)
 
     @property
     def facts(self) -> DataSpec:
@@ -61,7 +74,7 @@ class Run(LatentRun):
         samples: int = 100,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> Measured:
         """Measure metrics on a split, store them in metrics.json and return them as a list (see `vaekit.metrics`).
 
         Arguments:
@@ -167,8 +180,26 @@ class Run(LatentRun):
         """The diseases of this run and its data, each with evidence and remedy: see `vaekit.diagnosis.doctor`."""
         return doctor(self, stages=stages, thorough=thorough)
 
-    def report(self, path: str | Path | None = None, *, data: DataLike = None, labels: Labels | None = None) -> Path:
+    def show(self, *figures: str) -> Sections:
+        """Sections of the report, which a notebook shows: by default training curves, samples and the latent space.
+
+        Elsewhere, `run.show("samples").save("samples.html")` writes them, and `.pictures` has each picture as PNG.
+
+        Arguments:
+            figures: names of sections of the report, such as `training`, `reconstructions`, `samples`,
+                `interpolations`, `traversals`, `manifold` and `latents`.
+
+        Raises:
+            ChoiceError: an unknown name.
+        """
+        from vaekit.report.cell import show
+
+        return show(self, figures)
+
+    def report(self, path: str | Path | None = None, *, data: DataLike = None, labels: Labels | None = None) -> Page:
         """Write the one-page report, or one about new `data` beside held-out data, and return its path.
+
+        A notebook shows the page in the cell.
 
         Arguments:
             path: of the page; by default report.html in the run, or report-NAME.html for new data.
@@ -177,7 +208,9 @@ class Run(LatentRun):
         """
         from vaekit.report import write_new, write_report
 
-        return write_report([self], path) if data is None else write_new(self, self.read(data, labels=labels), path)
+        if data is None:
+            return Page(write_report([self], path))
+        return Page(write_new(self, self.read(data, labels=labels), path))
 
     def compare_synthetic(
         self,
@@ -205,11 +238,14 @@ class Run(LatentRun):
         points: int = 60_000,
         tsne: int = 5000,
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> Path:
-        """Write the page that decodes in the browser and return its path. See `vaekit.explorer.write_explorer`."""
+    ) -> Page:
+        """Write the page that decodes in the browser and return its path. See `vaekit.explorer.write_explorer`.
+
+        A notebook shows the page in the cell, if it has at most 40 MB; `points=2000, tsne=0` makes a small one.
+        """
         from vaekit.explorer import write_explorer
 
-        return write_explorer(self, path, points=points, tsne=tsne, progress=progress)
+        return Page(write_explorer(self, path, points=points, tsne=tsne, progress=progress))
 
     def compress(
         self,

@@ -386,6 +386,12 @@ class Data:
         values = f"{low:g} to {high:g}{', some missing' if self.missing else ''}"
         return f"{self.name}: {self.kind} data of {shape}, values {values}; {sizes}{extra}"
 
+    def _repr_html_(self) -> str:
+        """Facts and the first training rows, for notebooks."""
+        from .display import data_html
+
+        return data_html(self)
+
     def is_same(self, known: str) -> bool:
         """Whether `known` is the digest of these data; earlier versions hashed float64 data as float32."""
         raw = self.train.raw

@@ -10,6 +10,8 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vaekit.utils.display import Shown
+
 from .pictures import Bytes, png_bytes
 from .style import Theme, figure_png, new_figure, theme
 
@@ -17,20 +19,8 @@ Draw = Callable[[Any], None]
 """Draws on matplotlib axes."""
 
 
-class Shown:
-    """HTML content that a notebook displays; `alt` is its text for plain-text output and screen readers."""
-
-    def __init__(self, content: str, alt: str):
-        self.content, self.alt = content, alt
-
-    def _repr_html_(self) -> str:
-        return self.content
-
-    def __repr__(self) -> str:
-        return self.alt
-
-
-def _image(png: bytes, alt: str, kind: str, width: float) -> str:
+def image_html(png: bytes, alt: str, kind: str, width: float) -> str:
+    """A PNG file as HTML; `kind` is picture, only-light or only-dark, the last of which stays hidden in a notebook."""
     # a documentation page hides one of the two versions; elsewhere the dark one stays hidden
     hidden = ' style="display:none"' if kind == "only-dark" else ""
     data = base64.b64encode(png).decode()
@@ -59,7 +49,7 @@ def show(*panels: Draw, alt: str, width: float | None = None, height: float = 2.
             with theme(name):
                 figure = new_figure(width, height)
                 draw(figure.subplots())
-                images.append(_image(figure_png(figure, 190), alt if i == 0 else "", f"only-{name}", width * 96))
+                images.append(image_html(figure_png(figure, 190), alt if i == 0 else "", f"only-{name}", width * 96))
         parts.append(f'<div style="flex:0 1 {width * 96:.0f}px">{"".join(images)}</div>')
     return Shown(_side_by_side(parts), alt)
 
@@ -73,7 +63,7 @@ def show_pictures(pictures: Mapping[str, Bytes], alt: str, width: float | None =
     parts = []
     for i, (name, pixels) in enumerate(pictures.items()):
         wide = width or pixels.shape[1]
-        image = _image(png_bytes(pixels), f"{alt}: {name}" if name else alt if i == 0 else "", "picture", wide)
+        image = image_html(png_bytes(pixels), f"{alt}: {name}" if name else alt if i == 0 else "", "picture", wide)
         caption = f'<div style="font-size:.85em">{html.escape(name)}</div>' if name else ""
         parts.append(f'<div style="flex:0 1 {wide:.0f}px">{caption}{image}</div>')
     return Shown(_side_by_side(parts), alt)

@@ -13,6 +13,7 @@ from .comparison import compare, compare_all, compare_measured
 from .evaluation import evaluate
 from .latents import ACTIVE, is_active, latent_names, survey
 from .likelihood import PerDatum, entropy_floor, floors, per_datum
+from .measured import Measured
 from .measurement import Measurement, shared
 from .needs import Need
 from .protocol import Protocol, check_comparable
@@ -21,6 +22,7 @@ from .registry import METRICS, Metric, Result, metric
 __all__ = [
     "ACTIVE",
     "METRICS",
+    "Measured",
     "Measurement",
     "Metric",
     "Need",

@@ -19,6 +19,7 @@ from vaekit.utils.progress import say
 from vaekit.utils.uncertainty import standard_error
 from vaekit.utils.waiting import adaptive_waiting
 
+from .measured import Measured
 from .measurement import Measurement
 from .registry import Metric, Result, chosen
 
@@ -37,7 +38,7 @@ def evaluate(
     seed: int = 0,
     store: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> Measured:
     """Measure `metrics` on the first n data of a split and store them in metrics.json.
 
     By default, the applicable metrics of likelihood and use of latents are measured; `vaekit metrics` lists all names
@@ -45,9 +46,10 @@ def evaluate(
     Only the intermediate results that the chosen metrics need are computed. In place of a split, raw rows of other data
     may be passed (named `source`, with `labels` for a conditional run); their results are not stored.
 
-    Returns a list of {name, value, se, unit, protocol}, in nats per datum, with densities in the data's own units; some
-    also have `interval`, `floor` (of real data in the place of samples), `each` (the value of each factor) and
-    `matrix`. Data that were split by group have standard errors by group, and the protocol gives the number of groups.
+    Returns a list of {name, value, se, unit, protocol}, which a notebook shows as a table, in nats per datum, with
+    densities in the data's own units; some also have `interval`, `floor` (of real data in the place of samples), `each`
+    (the value of each factor) and `matrix`. Data that were split by group have standard errors by group, and the
+    protocol gives the number of groups.
 
     Arguments:
         data: `train`, `valid` or `test`, or raw rows.
@@ -66,7 +68,7 @@ def evaluate(
     """
     wanted = chosen(metrics)
     m = Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
-    measured = [entry(metric, m, result) for metric, result in results(wanted, m, asked=metrics or ())]
+    measured = Measured(entry(metric, m, result) for metric, result in results(wanted, m, asked=metrics or ()))
     # the packaged run is never changed
     if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +61,41 @@ def check_comparable(a: Protocol, b: Protocol) -> None:
     if differ := a.differences(b):
         listed = "; ".join(f"{n}: {getattr(a, n)!r} against {getattr(b, n)!r}" for n in differ)
         raise ChoiceError(f"these numbers were measured differently ({listed}): evaluate both runs in the same way")
+
+
+KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest",
+         "groups")  # fmt: skip
+
+
+def unlike(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The protocol keys that are not the same for all these metrics."""
+    keys = dict.fromkeys(k for m in metrics for k in m["protocol"])
+    return [k for k in keys if len({json.dumps(m["protocol"].get(k), sort_keys=True) for m in metrics}) > 1]
+
+
+def protocol_text(protocol: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> str:
+    """A protocol as one line: data, split, n, observation, draw, estimator, seed, precision and units."""
+    p = {k: v for k, v in protocol.items() if k not in leave_out and v is not None}
+    parts = []
+    where = " ".join(str(p[k]) for k in ("data", "split") if k in p)
+    if where:
+        parts.append(where)
+    if "n" in p:
+        parts.append(f"n = {p['n']:,}")
+    if "observation" in p:
+        parts.append(f"{p['observation']} data")
+    if "draw" in p:
+        parts.append(f"frozen draw {str(p['draw'])[:8]}")
+    if "estimator" in p:
+        parts.append(str(p["estimator"]))
+    if "K" in p and str(p["K"]) not in str(p.get("estimator", "")):
+        parts.append(f"K = {p['K']}")
+    for key, form in (("dims", "{} dimensions"), ("seed", "seed {}"), ("precision", "{}"), ("units", "{}")):
+        if key in p:
+            parts.append(form.format(p[key]))
+    if "groups" in p:
+        parts.append(f"standard errors over {p['groups']:,} group{'s' if p['groups'] != 1 else ''}")
+    if "digest" in p:
+        parts.append(f"data digest {str(p['digest'])[:8]}")
+    parts += [f"{k} {v}" for k, v in p.items() if k not in KNOWN]
+    return ", ".join(parts)

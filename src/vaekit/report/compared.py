@@ -20,6 +20,7 @@ from vaekit.metrics.compared import Cell, Column, Comparison
 from vaekit.metrics.compared.gathered import rows_key, share_data
 from vaekit.metrics.compared.result import difference_text
 from vaekit.metrics.compared.rows import settings_of, shown
+from vaekit.metrics.protocol import protocol_text
 from vaekit.utils.files import checked_path, write_json, write_text
 from vaekit.utils.numerals import decimals, probability
 
@@ -27,7 +28,6 @@ from .about import shown_path
 from .blocks import Block, Chapter, Code, Section, Strip, Strips, Table, Text, plot
 from .commands import comparing
 from .look import Look
-from .numbers import protocol_text
 from .page import render
 from .sections import series_of
 
@@ -363,7 +363,7 @@ def _method(comparison: Comparison, path: Path) -> Section:
     shared = [k for k, v in protocols[0].items() if all(p.get(k) == v for p in protocols)] if protocols else []
     rows = []
     for c in comparison.columns:
-        own = ", ".join(filter(None, [protocol_text(c.protocol, [*shared, "units"]), c.given]))
+        own = ", ".join(filter(None, [protocol_text(c.protocol, leave_out=[*shared, "units"]), c.given]))
         rows.append([c.label, c.help, own or "as all"])
     together = protocol_text({k: protocols[0][k] for k in shared}) if shared else "nothing"
     blocks.append(Table(["metric", "meaning", "protocol"], rows, f"All metrics share: {together}.", wide=(1, 2)))

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaekit.metrics import METRICS
+from vaekit.metrics.protocol import protocol_text, unlike
 from vaekit.utils.numerals import number
 from vaekit.utils.uncertainty import FEW, t_quantile
 
 from .blocks import Block, Cards, Table, Text
 
 Metric = dict[str, Any]
-KNOWN = ("data", "split", "n", "observation", "draw", "estimator", "K", "dims", "seed", "precision", "units", "digest",
-         "groups")  # fmt: skip
 
 
 def label(name: str) -> str:
@@ -59,40 +58,6 @@ def each_text(each: Mapping[str, Mapping[str, Any]], most: int = 8) -> str:
     """The values of the parts of a metric: shape 0.12, scale 0.44."""
     words = [f"{name} {'–' if part['value'] is None else number(part['value'])}" for name, part in each.items()]
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
-def unlike(metrics: Sequence[Metric]) -> list[str]:
-    """The protocol keys that are not the same for all these metrics."""
-    keys = dict.fromkeys(k for m in metrics for k in m["protocol"])
-    return [k for k in keys if len({json.dumps(m["protocol"].get(k), sort_keys=True) for m in metrics}) > 1]
-
-
-def protocol_text(protocol: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
-    """A protocol as one line: data, split, n, observation, draw, estimator, seed, precision and units."""
-    p = {k: v for k, v in protocol.items() if k not in leave_out and v is not None}
-    parts = []
-    where = " ".join(str(p[k]) for k in ("data", "split") if k in p)
-    if where:
-        parts.append(where)
-    if "n" in p:
-        parts.append(f"n = {p['n']:,}")
-    if "observation" in p:
-        parts.append(f"{p['observation']} data")
-    if "draw" in p:
-        parts.append(f"frozen draw {str(p['draw'])[:8]}")
-    if "estimator" in p:
-        parts.append(str(p["estimator"]))
-    if "K" in p and str(p["K"]) not in str(p.get("estimator", "")):
-        parts.append(f"K = {p['K']}")
-    for key, form in (("dims", "{} dimensions"), ("seed", "seed {}"), ("precision", "{}"), ("units", "{}")):
-        if key in p:
-            parts.append(form.format(p[key]))
-    if "groups" in p:
-        parts.append(f"standard errors over {p['groups']:,} group{'s' if p['groups'] != 1 else ''}")
-    if "digest" in p:
-        parts.append(f"data digest {str(p['digest'])[:8]}")
-    parts += [f"{k} {v}" for k, v in p.items() if k not in KNOWN]
-    return ", ".join(parts)
 
 
 def beyond_floor(gap: Metric) -> str:
@@ -164,7 +129,7 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
     apart = ["estimator", "K", *unlike(shown)]
     cards = []
     for m in shown:
-        how = protocol_text(m["protocol"], [k for k in m["protocol"] if k not in apart])
+        how = protocol_text(m["protocol"], leave_out=[k for k in m["protocol"] if k not in apart])
         how = f"{how}; {beyond_floor(m)}" if m["name"] == "floor_gap" else how
         name = label(m["name"])
         unit = "" if m["unit"].lower() == name.lower() else m["unit"]

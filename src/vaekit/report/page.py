@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vaekit import figures
 from vaekit.errors import ChoiceError, RunError
+from vaekit.metrics.protocol import unlike
 from vaekit.runs.example import PLACE
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
@@ -116,7 +117,7 @@ def _compared(looks: Sequence[Look], names: Sequence[str]) -> Section:
         if "rate" in best and "distortion" in best:
             points[name] = (best["rate"]["value"], best["distortion"]["value"])
             protocols.append(best["distortion"])
-    if len(points) > 1 and not numbers.unlike(protocols):
+    if len(points) > 1 and not unlike(protocols):
         blocks.append(
             plot("rate-distortion", lambda: figures.rate_distortion(points),
                  "Scatter plot of distortion against rate, one point per run",

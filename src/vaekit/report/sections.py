@@ -14,6 +14,7 @@ from vaekit.latents.densities import DENSITIES
 from vaekit.latents.paths import Mode, chosen_mode, interpolate, manifold_grid, order_by_kl, traversal_values, traverse
 from vaekit.latents.resample import draw_codes
 from vaekit.metrics import ACTIVE
+from vaekit.metrics.protocol import protocol_text
 from vaekit.models.priors import StandardNormal
 from vaekit.training.overfitting import past_its_best
 
@@ -248,7 +249,7 @@ def _kl(look: Look) -> tuple[Array | None, str]:
     stored = numbers.best_known(look.run.metrics).get("kl_per_latent")
     if stored is None:
         return None, ""
-    where = numbers.protocol_text(stored["protocol"], ["digest", "dims", "units"])
+    where = protocol_text(stored["protocol"], leave_out=["digest", "dims", "units"])
     return np.asarray(stored["value"], dtype=float), where
 
 

@@ -24,10 +24,11 @@ from vaekit.runs.find import default_out
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.resume import Asked
 from vaekit.runs.saved import SavedRun
+from vaekit.utils.cell import progress_for
 from vaekit.utils.files import checked_path
 from vaekit.utils.isolation import undisturbed
 from vaekit.utils.memory import reuse_large_blocks
-from vaekit.utils.progress import Progress, Silent, is_interactive, progress_for, say, unit
+from vaekit.utils.progress import Progress, Silent, is_interactive, say, unit
 from vaekit.utils.waiting import adaptive_waiting
 
 from . import parallel

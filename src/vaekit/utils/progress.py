@@ -1,4 +1,4 @@
-"""Progress of training: a live panel on a terminal, plain lines elsewhere."""
+"""Progress of training: a live panel on a terminal, plain lines elsewhere; `cell` has that of notebooks."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Silent(Progress):
         """Ignore a message."""
 
 
-def _left(seconds: float) -> list[str]:
+def left(seconds: float) -> list[str]:
     """The remaining time in words; nothing while it is unknown."""
     if math.isnan(seconds):
         return []
@@ -100,7 +100,7 @@ def _left(seconds: float) -> list[str]:
     return [f"left {hours}:{minutes:02d}:{rest:02d}" if hours else f"left {minutes}:{rest:02d}"]
 
 
-class _Speed:
+class Speed:
     """Estimates the remaining time from the steps of the last 30 seconds."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Plain(Progress):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self.last, self.tenth, self.speed = 0.0, -1, _Speed()
+        self.last, self.tenth, self.speed = 0.0, -1, Speed()
 
     def update(self, step: int, horizon: int, epoch: float, train: Figures, valid: Figures, per_second: float) -> None:
         """Print a line with the numbers of a step, if one is due."""
@@ -143,7 +143,7 @@ class Plain(Progress):
             parts.append(f"valid {valid.get('elbo', valid['distortion']):.2f}")
         if per_second:
             parts.append(f"{per_second:,.0f} {self.unit}/s")
-        parts += _left(remaining)
+        parts += left(remaining)
         say("  ".join(parts), self.stream)
 
     def note(self, text: str) -> None:
@@ -161,7 +161,7 @@ class Live(Progress):
 
         self.console = Console(stderr=True)
         self.live = RichLive(Text("starting ..."), console=self.console, refresh_per_second=8, transient=False)
-        self.speed = _Speed()
+        self.speed = Speed()
 
     def __enter__(self) -> Progress:
         with unless_broken(sys.stderr):
@@ -190,7 +190,7 @@ class Live(Progress):
             f"step {step:,}/{horizon:,}",
             f"epoch {epoch:.2f}",
             f"{per_second:,.0f} {self.unit}/s",
-            *_left(remaining),
+            *left(remaining),
         )
         numbers = Table.grid(padding=(0, 3))
         for part, style, values, unit in (
@@ -206,8 +206,3 @@ class Live(Progress):
         self.live.update(
             Group(head, ProgressBar(total=max(horizon, 1), completed=min(step, horizon), width=60), numbers)
         )
-
-
-def progress_for() -> Progress:
-    """A live panel if standard error is a terminal, else plain lines."""
-    return Live() if sys.stderr.isatty() else Plain()

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from vaekit.data.core import Array
 from vaekit.errors import DataError
 
 EPOCH = datetime(1970, 1, 1)
@@ -120,7 +120,7 @@ def numbers(texts: Sequence[str], form: str) -> list[float | None]:
     return [known[text] for text in texts]
 
 
-def written(values: Array, form: str) -> list[str]:
+def written(values: ArrayLike, form: str) -> list[str]:
     """Numbers as cells in this format; a missing value is an empty cell."""
     return ["" if v != v else _text(float(v), form) for v in np.asarray(values, np.float64).tolist()]
 

@@ -85,7 +85,8 @@ async function open() {
   $("loading").remove();
   document.body.dataset.ready = "1";
   sync();
-  const remember = debounced(() => history.replaceState(null, "", `#${hash()}`), 250);
+  // a frame without an address of its own, as in a notebook, has no place for the link
+  const remember = debounced(() => location.protocol === "about:" || history.replaceState(null, "", `#${hash()}`), 250);
   subscribe((names) => ["z", "anchor", "map", "pair", "colour", "drawn", "seed", "tab", "a", "b"].some((n) => names.has(n)) && remember());
   addEventListener("hashchange", () => {
     const linked = fromHash(location.hash);

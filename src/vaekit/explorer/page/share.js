@@ -19,7 +19,8 @@ export function build(place) {
   const dialog = h("dialog", { "aria-label": "Share" }, h("h2", {}, "Share"),
     h("p", { class: "muted" }, "The link encodes the current view; it opens the same view for anyone who has this file."),
     h("div", { class: "bar" },
-      button("Copy link", () => copy(`${location.href.split("#")[0]}#${hash()}`)),
+      // a frame in a notebook has no address of its own
+      ...(location.protocol === "about:" ? [] : [button("Copy link", () => copy(`${location.href.split("#")[0]}#${hash()}`))]),
       button("Save picture (PNG)", () => {
         if (!shown.x) return announce("Nothing has been decoded yet.");
         const face = picture(512);
