@@ -134,7 +134,7 @@ def key_numbers(metrics: Sequence[Metric]) -> Block:
         name = label(m["name"])
         unit = "" if m["unit"].lower() == name.lower() else m["unit"]
         cards.append((name, number(m["value"], m["se"]), unit, meaning(m["name"]), how))
-    shared = protocol_text(shown[0]["protocol"], apart) if shown else ""
+    shared = protocol_text(shown[0]["protocol"], leave_out=apart) if shown else ""
     note = f"Measured on {shared}. ± is the standard error of the mean over the data." if shared else ""
     groups = {m["protocol"]["groups"] for m in shown if m["protocol"].get("groups")}
     if few := few_groups(min(groups)) if groups else "":
@@ -203,7 +203,7 @@ def comparison(named: Mapping[str, Sequence[Metric]]) -> list[Block]:
         blocks.append(Table(["", "protocol"], lines))
     else:
         common = json.loads(order[0][1])
-        blocks.append(Text(f"Protocol: {protocol_text(common, ['estimator', 'K'])}."))
+        blocks.append(Text(f"Protocol: {protocol_text(common, leave_out=['estimator', 'K'])}."))
     return blocks
 
 
