@@ -43,9 +43,13 @@ class Order:
         return torch.cat([head, self.permutation(epoch + 1)[:missing]]) if missing else head
 
 
+RESIDENT = 256 * 2**20
+"""Bytes of a split up to which its rows are copied into memory for training on a CPU; more are read batch by batch."""
+
+
 def _most_resident(device: torch.device) -> float:
     if device.type != "cuda":
-        return 2e9
+        return RESIDENT
     return torch.cuda.get_device_properties(device).total_memory / 4
 
 
@@ -55,7 +59,7 @@ class Rows:
     Arguments:
         data, split: the data set and the split with the rows.
         device: device of the tensors.
-        resident_bytes: maximum size in bytes of a split that is kept on the device; by default 2 GB, or a quarter of
+        resident_bytes: maximum size in bytes of a split that is kept on the device; by default 256 MiB, or a quarter of
             the memory of a CUDA device.
     """
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.core import Data, listed
+from vaekit.data.core import Data, blocks, listed
 from vaekit.data.observation import Grey, Standardised
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import ChoiceError, SupportError, TrainingError
@@ -96,14 +96,18 @@ def constants(data: Data, composition: Composition) -> str | None:
         return None
     positions = np.flatnonzero(~torch.isnan(fixed).numpy().ravel())
     value = composition.observation.to_raw(torch.nan_to_num(fixed)).numpy().ravel()[positions]
-    rest = [data.events(split[:]).reshape(len(split), -1)[:, positions] for split in (data.valid, data.test)]
-    differing = sum(int(((rows != value) & (rows == rows)).any(1).sum()) for rows in rest)
+    differing = 0
+    for split in (data.valid, data.test):
+        for _, block in blocks(split.raw, split.index, split.double):
+            rows = data.events(block).reshape(len(block), -1)[:, positions]
+            differing += int(((rows != value) & (rows == rows)).any(1).sum())
     names = [data.feature_names[i] if data.feature_names else str(i) for i in positions]
     constant = f"column {names[0]!r} is {value[0]:g} in every training row: it is reproduced exactly and adds"
     if len(positions) > 1:
         constant = f"{len(positions):,} columns ({listed(names, 6)}) are constant in the training rows: they are "
         constant += "reproduced exactly and add"
-    count = f" ({differing:,} of {sum(map(len, rest)):,} validation and test rows differ)" if differing else ""
+    n = len(data.valid) + len(data.test)
+    count = f" ({differing:,} of {n:,} validation and test rows differ)" if differing else ""
     return f"{constant} nothing to log p(x); each value that differs costs {DIFFERS:,.0f} nats{count}"
 
 
