@@ -80,7 +80,7 @@ def loading(name: str, **more: tuple[Any, ...]) -> Use:
 
         if rng.random() < 0.3:
             schema = (Column("size", "real"), Column("kind", "categorical", ("a", "b", "c")), Column("flag", "binary"))
-            tabular = name.endswith((".csv", ".csv.gz", ".parquet"))
+            tabular = name.endswith((".csv", ".csv.gz", ".parquet", ".xlsx"))
             return load_rows(name, cache="cache", **({"schema": schema, "missing": "mask"} if tabular else {}))
         data = load(name, cache="cache", **_options(rng, **more))
         return data.events(data.train[:3]), repr(data), repr(data.test)
@@ -163,6 +163,7 @@ SEEDS: dict[str, Use] = {
     ),
     "csv-packed": loading("a.csv.gz", label=(None, "kind")),
     "parquet": loading("a.parquet", label=(None, "kind"), types=(None, "kind=drop")),
+    "sheet": loading("a.xlsx", label=(None, "kind"), sheet=(None, "one", "two"), types=(None, "kind=drop")),
     "idx": loading("a-idx3-ubyte.idx"),
     "idx-gz": loading("a-idx3-ubyte.gz"),
     "mnist": loading("mnist-like"),
@@ -171,6 +172,10 @@ SEEDS: dict[str, Use] = {
         "a.h5ad", layer=(None, "X", "counts", "raw"), label=(None, "kind"), genes=(None, 3), min_cells=(None, 2)
     ),
     "10x-h5": loading("a.h5", genes=(None, 3)),
+    "hdf5": loading("b.h5", x_key=(None, "more/z"), label=(None, "label", "batch")),
+    "mat": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
+    "mat-packed": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
+    "mat-hdf5": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
     "10x": loading("cells", genes=(None, 3)),
     **{
         f"pictures-{form}": loading(
@@ -205,6 +210,7 @@ def examples() -> dict[str, dict[str, bytes]]:
         "csv": {"a.csv": table().encode()},
         "csv-packed": {"a.csv.gz": gzip.compress(table().encode(), 1)},
         "parquet": {"a.parquet": _parquet()},
+        "sheet": {"a.xlsx": _workbook()},
         "idx": {"a-idx3-ubyte.idx": idx_bytes(images)},
         "idx-gz": {"a-idx3-ubyte.gz": gzip.compress(idx_bytes(images), 1)},
         "mnist": {f"mnist-like/{name}.gz": gzip.compress(idx_bytes(array), 1) for name, array in (
@@ -213,6 +219,9 @@ def examples() -> dict[str, dict[str, bytes]]:
         "sparse": {"a.npz": _sparse(x)},
         "h5ad": {"a.h5ad": _hdf5(_h5ad)},
         "10x-h5": {"a.h5": _hdf5(_tenx)},
+        "hdf5": {"b.h5": _hdf5(_arrays)},
+        "mat": {"a.mat": _matlab(False)}, "mat-packed": {"a.mat": _matlab(True)},
+        "mat-hdf5": {"a.mat": _hdf5(_matlab7, b"MATLAB 7.3 MAT-file".ljust(512))},
         "10x": {"cells/matrix.mtx": _market(), "cells/barcodes.tsv": b"".join(b"c%d\n" % i for i in range(30)),
                 "cells/features.tsv.gz": gzip.compress(b"".join(b"E%d\tg%d\tCRISPR\n" % (i, i) for i in range(6)))},
         "pictures-png-grey": pictures("png", "L"), "pictures-png-alpha": pictures("png", "RGBA"),
@@ -255,6 +264,21 @@ def _parquet() -> bytes:
     return saved(lambda out: pq.write_table(read, out, compression="none"))
 
 
+def _workbook() -> bytes:
+    try:
+        import openpyxl
+    except ImportError:
+        return b""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "one"
+    for i, line in enumerate(table().splitlines()):
+        cells = line.split(",")
+        sheet.append(cells if not i else [float(cells[0]), int(cells[1]), cells[2], cells[3] == "1", int(cells[4])])
+    book.create_sheet("two").append(["a", 1])
+    return saved(book.save)
+
+
 def _sparse(x: np.ndarray) -> bytes:
     import scipy.sparse as sp
 
@@ -267,16 +291,49 @@ def _few_counts() -> Any:
     return sp.csr_matrix(np.random.default_rng(3).poisson(0.7, (30, 6)).astype(np.int32))
 
 
-def _hdf5(fill: Callable[[Any], None]) -> bytes:
-    """The bytes of an HDF5 file that `fill` writes; none without h5py."""
+def _hdf5(fill: Callable[[Any], None], before: bytes = b"") -> bytes:
+    """The bytes of an HDF5 file that `fill` writes, after a block of other bytes; none without h5py."""
     try:
         import h5py
     except ImportError:
         return b""
     out = io.BytesIO()
-    with h5py.File(out, "w", libver="latest") as file:
+    with h5py.File(out, "w", libver="latest", userblock_size=len(before)) as file:
         fill(file)
-    return out.getvalue()
+    return before + out.getvalue()[len(before) :]
+
+
+def _arrays(file: Any) -> None:
+    """Arrays of several types, one of them compressed."""
+    rng = np.random.default_rng(4)
+    file.create_dataset(
+        "x", data=rng.integers(0, 256, (24, 5, 4), dtype=np.uint8), chunks=(5, 5, 4), compression="gzip"
+    )
+    file["label"], file["batch"] = np.arange(24) % 3, np.array([f"b{i % 2}" for i in range(24)], object)
+    file["more/z"] = rng.normal(size=(24, 3))
+
+
+def _variables() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return {
+        "x": rng.normal(size=(24, 3)),
+        "z": rng.integers(0, 256, (5, 4, 3, 24), dtype=np.uint8),
+        "y": np.arange(24.0),
+    }
+
+
+def _matlab(packed: bool) -> bytes:
+    from scipy.io import savemat
+
+    texts = {"names": np.array(["a", "b"], object), "sparse": _few_counts().astype(float), "record": {"a": 1.0}}
+    return saved(savemat, _variables() | texts, do_compression=packed)
+
+
+def _matlab7(file: Any) -> None:
+    """Variables as MATLAB 7.3 writes them, with their axes reversed."""
+    for name, values in _variables().items():
+        file.create_dataset(name, data=np.atleast_2d(values).T, compression="gzip")
+        file[name].attrs["MATLAB_class"] = np.bytes_("uint8" if values.dtype == np.uint8 else "double")
 
 
 def _h5ad(file: Any) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import random
+import re
 import struct
 import zipfile
 import zlib
@@ -306,6 +307,38 @@ def png(raw: bytes, rng: random.Random) -> bytes:
     return raw[:8] + b"".join(packed)
 
 
+def workbook(raw: bytes, rng: random.Random) -> bytes:
+    """Damage the archive, or the text of one of its parts: a number, a tag, an attribute or any bytes."""
+    if rng.random() < 0.2:
+        return of_bytes(raw, rng)
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(
+        [n for n in parts if n.endswith(("sheet1.xml", "sharedStrings.xml", "workbook.xml", "styles.xml"))]
+    )
+    text = parts[name]
+    way = rng.random()
+    found = list(re.finditer(rb'"[^"]*"|>[^<]*<', text))
+    if way < 0.75 and found:
+        place = rng.choice(found)
+        inner = rng.choice(
+            (*map(str, WHOLE), *CELLS, "s", "e", "b", "d", "inlineStr", "XFD1048576", "A0", "A1:A", "#N/A")
+        )
+        text = text[: place.start() + 1] + inner.encode("utf8", "replace") + text[place.end() - 1 :]
+    elif way < 0.85:
+        text = text.replace(b"</row>", b"", 1)
+    else:
+        text = of_bytes(text, rng)
+    parts[name] = text
+    if rng.random() < 0.03:
+        del parts[rng.choice(list(parts))]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for part, content in parts.items():
+            file.writestr(part, content)
+    return out.getvalue()
+
+
 def csv_packed(raw: bytes, rng: random.Random) -> bytes:
     """Damage the compressed bytes, or the table in them, compressed in the same or another format."""
     if rng.random() < 0.25:
@@ -374,6 +407,30 @@ COLUMNS: tuple[tuple[Callable[[Any], Any], Callable[[int], Any]], ...] = (
     (lambda pa: pa.map_(pa.string(), pa.int8()), lambda i: [("k", i % 9)]),
 )  # fmt: skip
 """Types of columns, made by pyarrow, and the cell in row i."""
+
+
+def matlab(raw: bytes, rng: random.Random) -> bytes:
+    """Damage any bytes, the tag or the content of a variable of a MATLAB 5 file, packed anew if it was packed."""
+    if rng.random() < 0.3 or not raw.startswith(b"MATLAB 5.0"):
+        return of_bytes(raw, rng)
+    variables, at = [], 128
+    while at + 8 <= len(raw):
+        kind, size = struct.unpack_from("<II", raw, at)
+        variables.append((kind, raw[at + 8 : at + 8 + size]))
+        at += 8 + size
+    i = rng.randrange(len(variables))
+    kind, body = variables[i]
+    inner = zlib.decompress(body) if kind == 15 else body
+    data = bytearray(inner)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = 4 * rng.randrange(min(len(data) // 4, rng.choice((6, 16, len(data) // 4))))
+        data[place : place + 4] = (rng.choice((*WHOLE, 4, 5, 6, 7, 9, 14, 15)) % 2**32).to_bytes(4, "little")
+    inner = bytes(data) if rng.random() < 0.7 else of_bytes(inner, rng)
+    variables[i] = kind, zlib.compress(inner) if kind == 15 else inner
+    packed = (
+        struct.pack("<II", k, len(b) if rng.random() < 0.98 else rng.choice(WHOLE) % 2**32) + b for k, b in variables
+    )
+    return raw[:128] + b"".join(packed)
 
 
 def jpeg(raw: bytes, rng: random.Random) -> bytes:
@@ -472,6 +529,8 @@ def archive(raw: bytes, rng: random.Random) -> bytes:
 
 BY_SUFFIX = {
     ".vk": archive,
+    ".mat": matlab,
+    ".xlsx": workbook,
     ".npy": npy,
     ".npz": npz,
     ".csv": csv,

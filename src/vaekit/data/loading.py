@@ -20,7 +20,7 @@ from .arrays import Missing, aligned, build, several_labels, tidy
 from .condition import named as class_names
 from .core import Array, Column, Data, Kind, Progress, row_dtype
 from .paths import check_exists, known_path, name_of
-from .readers import frames, images, npz, shapes, tenx  # noqa: F401 - images and tenx register readers
+from .readers import frames, hdf5_arrays, images, npz, shapes, stores, tenx  # noqa: F401 - imported to register readers
 from .readers.anndata import is_anndata
 from .readers.foreign import unread
 from .readers.memory import column_of
@@ -371,7 +371,7 @@ def _joined(first: Source, own: Mapping[str, Any], name: str, framed: bool, mask
         raise DataError(f"{name}: expected labels for all of {', '.join(labelled)} or for none, got them for some only")
     every = len(frame_columns) == len(parts)
     shared = [key for key in frame_columns[0] if all(key in one for one in frame_columns)] if every else []
-    joined, rows = npz.concatenated({part: one.x for part, one in parts.items()}, name)
+    joined, rows = stores.concatenated({part: one.x for part, one in parts.items()}, name)
     for part, one in parts.items():
         if one.label is not None and np.shape(one.label)[:1] != one.x.shape[:1]:
             raise DataError(

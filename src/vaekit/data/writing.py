@@ -9,7 +9,7 @@ from .beside import Columns, as_texts
 from .core import Array, Column
 from .readers import dates, delimited, frames
 from .readers.dialect import Dialect
-from .readers.table import is_parquet
+from .readers.table import typed as typed_of
 
 Texts = dict[str, list[str]]
 """The cells of a table by column, as text."""
@@ -21,13 +21,15 @@ def texts(path: Path, without: Collection[str] = (), **dialect: Any) -> tuple[Te
     Args:
         path: path of the file.
         without: columns to leave out.
-        dialect: delimiter, header, decimal, numeric and expected, as for `delimited.read`.
+        dialect: delimiter, header, decimal, numeric and expected, as for `delimited.read`, and sheet.
 
     Raises:
         DataError: the file is not a table, or is damaged.
     """
-    if is_parquet(path):
-        return frames.texts(frames.parquet(path), str(path), without), Dialect(",", ())
+    sheet = dialect.pop("sheet", None)
+    frame = typed_of(path, sheet, dialect.get("header"), dialect.get("expected", ()))
+    if frame is not None:
+        return frames.texts(frame, str(path), without), Dialect(",", ())
     return delimited.texts(path, without=without, **dialect)
 
 

@@ -25,7 +25,7 @@ from vaekit.data.readers.folders import SUFFIXES as PICTURES
 from vaekit.data.readers.infer import chosen_types
 from vaekit.data.readers.registry import reader_of
 from vaekit.data.readers.table import frame as read_frame
-from vaekit.data.readers.table import is_parquet, is_table
+from vaekit.data.readers.table import is_table, typed
 from vaekit.data.results import Results, as_columns, write_results
 from vaekit.data.source import Source
 from vaekit.data.writing import texts
@@ -283,8 +283,12 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
 
 def _beside(model: Reader, path: Path, modelled: Sequence[str]) -> Columns:
     """The columns of a table in a file that are not modelled, with their own types if the file has types."""
-    if is_parquet(path):
-        return {name: cells for name, cells in frames.columns_of(frames.parquet(path)) if name not in modelled}
+    given = dialect_of(model)
+    frame = typed(path, given.get("sheet"), given.get("header"), given["expected"])
+    if isinstance(frame, frames.Sheet):
+        return frames.texts(frame, str(path), modelled)
+    if frame is not None:
+        return {name: cells for name, cells in frames.columns_of(frame) if name not in modelled}
     return dict(texts(path, modelled, **dialect_of(model))[0])
 
 
@@ -297,7 +301,7 @@ def carried_of(rows: Source | Split, label: np.ndarray | None, kind: str) -> Col
 def dialect_of(model: Reader) -> dict[str, Any]:
     """The options with which the run's table was read, and the names of its columns, to recognise a header."""
     stored = model.read_options
-    kept = {name: stored[name] for name in ("delimiter", "header", "decimal") if name in stored}
+    kept = {name: stored[name] for name in ("delimiter", "header", "decimal", "sheet") if name in stored}
     if isinstance(kept.get("header"), bool):  # as in runs of earlier versions
         kept["header"] = "yes" if kept["header"] else "no"
     columns = model.columns

@@ -96,7 +96,7 @@ def find(
         return Dialect(chosen, ())
     if not whole and len(rows) > 2:
         rows.pop()  # the last row may be incomplete
-    names, notes = _names(rows, comments, chosen, header, expected)
+    names, notes = names_in(rows, comments, chosen, header, expected)
     has_header = names is not None
     if names is None:  # the first row is data
         names = ["" for _ in rows[0]]
@@ -106,7 +106,7 @@ def find(
     unlabelled = [j for j, name in enumerate(names) if not name and "" not in expected]
     known = set(names)
     for j in unlabelled:
-        names[j] = _generated(j, known)
+        names[j] = generated(j, known)
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise DataError(f"{text.path} has two columns named {twice!r}: rename one of them")
     nameless = {names[j] for j in unlabelled}
@@ -178,7 +178,7 @@ def _likeliest(lines: Sequence[str]) -> str:
     return best
 
 
-def _names(
+def names_in(
     rows: list[list[str]], comments: Sequence[str], delimiter: str, header: str | None, expected: Sequence[str]
 ) -> tuple[list[str] | None, list[str]]:
     """The names of the columns, or None, and notes.
@@ -258,7 +258,7 @@ def _fitted(names: list[str], rows: list[list[str]], delimiter: str) -> tuple[li
     return names, []
 
 
-def _generated(j: int, names: Collection[str]) -> str:
+def generated(j: int, names: Collection[str]) -> str:
     """A new name for column j."""
     name = f"column{j + 1}"
     while name in names:

@@ -8,11 +8,11 @@ from . import folders
 from .registry import formats
 
 FOREIGN = {
-    ".xlsx .xls .ods": "a spreadsheet: save the sheet as CSV (UTF-8)",
+    ".xls .xlsb .ods": "a spreadsheet of another format: save it as .xlsx or CSV (UTF-8)",
     ".zip .tar .tgz .7z .rar .gz .bz2 .xz .zst": "packed: unpack it, and give the file or the folder with the data",
     ".pkl .pickle .pt .pth .joblib": "a pickle, which vaekit never reads because it can run code: save arrays with "
     "numpy.savez, or a table as CSV or Parquet",
-    ".mat .loom .zarr .nc .tfrecord .fits .nii .dcm": "of a format that vaekit does not "
+    ".loom .zarr .nc .tfrecord .fits .nii .dcm": "of a format that vaekit does not "
     "read: save its arrays with numpy.savez, or a sparse matrix with scipy.sparse.save_npz",
     ".json .jsonl .ndjson .arff .feather .arrow .xml .db .sqlite .rds .rdata .sav .dta": "of a format that vaekit does "
     "not read: save the table as CSV or Parquet",

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal as Exact
 from pathlib import Path
@@ -15,6 +16,24 @@ from vaekit.errors import DataError
 
 from .cells import Cells, Decimal, Table, as_text, is_missing, number
 from .dialect import INDEX, comma_note
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The columns of a table whose cells are objects of Python, in the interface of a pyarrow table.
+
+    Attributes:
+        column_names: names of the columns.
+        columns: their cells.
+        unnamed: the columns that have no name in the source; their names are generated.
+        notes: messages to the user about the reading.
+    """
+
+    column_names: list[str]
+    columns: list[list[Any]]
+    unnamed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
 
 FRAMES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"))
 SERIES = (("pandas", "Series"), ("polars", "Series"), ("pyarrow", "ChunkedArray"), ("pyarrow", "Array"))
@@ -69,7 +88,7 @@ def values_in(column: Any) -> list[Any]:
 
 def cells_of(column: Any) -> list[str]:
     """The cells of a series or array as text, as in a CSV file."""
-    return [_text(value, "a column") for value in _as_list(column)]
+    return [text(value, "a column") for value in _as_list(column)]
 
 
 def only_column(frame: Any) -> Any:
@@ -100,7 +119,8 @@ def read(
     names = [name for name, _ in named_series]
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise DataError(f"{where} has two columns named {twice!r}: rename one of them")
-    columns, words, notes = {}, set[str](), []
+    sheet = frame if isinstance(frame, Sheet) else Sheet([], [])
+    columns, words, notes = {}, set[str](), [*sheet.notes]
     chosen: Decimal = "comma" if decimal == "comma" else "point"
     for name, series in named_series:
         if name in drop:
@@ -115,7 +135,7 @@ def read(
         notes += cells.mixed(name) if values.dtype.kind in "if" else []
         if cells.read_as:
             notes.append(f"column {name!r}: {cells.read_as[0]!r} is read as the number {cells.read_as[1]:g}")
-    unnamed = tuple(name for name in columns if INDEX.fullmatch(name) or not name)
+    unnamed = tuple(name for name in columns if INDEX.fullmatch(name) or not name or name in sheet.unnamed)
     options = {"decimal": "comma"} if chosen == "comma" else {}
     return Table(columns, tuple(names), unnamed, words=frozenset(words), notes=tuple(notes), options=options)
 
@@ -123,7 +143,7 @@ def read(
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
     """The cells of a frame as text, as in the same CSV, by column."""
     return {
-        name: [_text(value, f"{where}: column {name!r}") for value in _as_list(series, f"{where}: column {name!r}")]
+        name: [text(value, f"{where}: column {name!r}") for value in _as_list(series, f"{where}: column {name!r}")]
         for name, series in columns_of(frame)
         if name not in without
     }
@@ -189,7 +209,7 @@ def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
         return plain
-    texts = [_text(value, title) for value in _as_list(series, title)]
+    texts = [text(value, title) for value in _as_list(series, title)]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
     return as_text(texts) if numbers is None else numbers
@@ -231,7 +251,7 @@ def _as_list(series: Any, title: str = "a column") -> list[Any]:
     return list(series)
 
 
-def _text(value: Any, title: str) -> str:
+def text(value: Any, title: str) -> str:
     """A cell as text, as in a CSV file; `title` stands for its column in messages."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vaekit.data.core import Array
+from vaekit.data import cache as caches
+from vaekit.data.core import BLOCK, Array, Progress
 from vaekit.errors import DataError
 
 RATIO, SMALL = 1100, 2**20
@@ -26,6 +27,11 @@ SECONDS, BYTES_PER_SECOND = 5, 10**7
 """CPU time for reading the attributes and texts of a small file, and the speed expected of a large one."""
 MEMORY, GROWTH = 10**9, 8
 """Memory for the attributes and texts of a small file, in bytes, and in bytes per byte of a large one."""
+
+MOST_MEMBERS = 10_000
+"""Groups and arrays of a file at most."""
+MOST_CHUNK = 2**29
+"""Bytes of a block of rows that is read at once."""
 
 
 @contextmanager
@@ -39,7 +45,8 @@ def opened(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise DataError(
-            f"reading {path} needs h5py: pip install 'vaekit[cells]', or save the matrix with scipy.sparse.save_npz"
+            f"reading {path} needs h5py: pip install 'vaekit[hdf5]', or save its arrays with numpy.savez (a sparse "
+            "matrix with scipy.sparse.save_npz)"
         ) from error
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -124,15 +131,7 @@ def array(found: Any, what: str) -> Array:
     """
     import h5py
 
-    where = f"{found.file.filename}: {what}"
-    if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{where} is a group, expected an array")
-    if found.is_virtual or found.external:
-        raise DataError(f"{where} lies in another file, which is not read")
-    size = math.prod(found.shape) * found.dtype.itemsize
-    stored = min(found.id.get_storage_size(), Path(found.file.filename).stat().st_size)
-    if size > max(SMALL, RATIO * stored):
-        raise DataError(f"{where} declares {found.shape} of {found.dtype}, but only {stored:,} bytes are stored")
+    where = _checked(found, what)
     text = h5py.check_string_dtype(found.dtype)
     if text is not None:
         values = np.asarray(found.asstr("utf-8", "replace")[()], dtype=object)
@@ -142,3 +141,102 @@ def array(found: Any, what: str) -> Array:
     if found.dtype.kind not in "buif":
         raise DataError(f"{where} holds {found.dtype}, expected numbers or texts")
     return np.asarray(found[()])
+
+
+def _checked(found: Any, what: str) -> str:
+    """The place of an array in words, for messages; raises the errors of `array` but that for its values."""
+    import h5py
+
+    where = f"{found.file.filename}: {what}"
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{where} is a group, expected an array")
+    if found.is_virtual or found.external:
+        raise DataError(f"{where} lies in another file, which is not read")
+    size = max(math.prod(found.shape), math.prod(found.chunks or ())) * found.dtype.itemsize
+    stored = min(found.id.get_storage_size(), Path(found.file.filename).stat().st_size)
+    if size > max(SMALL, RATIO * stored):
+        raise DataError(f"{where} declares {found.shape} of {found.dtype}, but only {stored:,} bytes are stored")
+    return where
+
+
+def members(group: Any) -> dict[str, Any]:
+    """All arrays of a file by their paths without the first slash; links to other places are not followed.
+
+    Raises:
+        DataError: there are more than `MOST_MEMBERS` groups and arrays.
+    """
+    import h5py
+
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+
+    def walk(inside: Any, path: str) -> None:
+        for name in inside:
+            if not isinstance(inside.get(name, getlink=True), h5py.HardLink):
+                continue
+            child, where = inside[name], f"{path}/{name}" if path else name
+            address = h5py.h5o.get_info(child.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if len(seen) > MOST_MEMBERS:
+                raise DataError(f"{group.file.filename} has more than {MOST_MEMBERS:,} groups and arrays: export fewer")
+            if isinstance(child, h5py.Dataset):
+                found[where] = child
+            elif isinstance(child, h5py.Group):
+                walk(child, where)
+
+    walk(group, "")
+    return found
+
+
+def mapped(found: Any, what: str, target: Path, progress: Progress | None, turned: bool = False) -> Array:
+    """An array of numbers that may be large: a large one is mapped in its file, or copied to the cache and mapped.
+
+    Args:
+        found, what: as for `array`.
+        target: path of the copy, whose name identifies the file and the array.
+        progress: called while the array is copied.
+        turned: whether the axes are reversed, so that the last one becomes that of the rows.
+
+    Raises:
+        DataError: as for `array`; or the cache cannot be written.
+    """
+    import h5py
+
+    where = _checked(found, what)
+    plain = found.dtype.kind in "buif" and h5py.check_enum_dtype(found.dtype) is None
+    if math.prod(found.shape) * found.dtype.itemsize < caches.LARGE or not plain:
+        whole = array(found, what)
+        return np.ascontiguousarray(whole.T) if turned else whole
+    if not turned and (there := _in_place(found)) is not None:
+        return there
+    if not target.exists():
+        shape = found.shape[::-1] if turned else found.shape
+        n, chunk = shape[0], (found.chunks or (1,))[-1 if turned else 0]
+        row = math.prod(shape[1:]) * found.dtype.itemsize
+        step = max(1, BLOCK // max(1, row) // chunk) * chunk  # whole chunks, so that none is read twice
+        if min(step, n) * row > MOST_CHUNK:
+            raise DataError(f"{where} has chunks of {chunk:,} rows, which are too large: save it in smaller chunks")
+        header = {"descr": np.lib.format.dtype_to_descr(found.dtype), "fortran_order": False, "shape": shape}
+        with caches.writing(target) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, n, step):
+                part = found[..., start : start + step].T if turned else found[start : start + step]
+                file.write(np.ascontiguousarray(part).data)
+                if progress is not None:
+                    progress("writing the data to the cache", min(start + step, n), n)
+    return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _in_place(found: Any) -> Array | None:
+    """An array mapped where it lies in its file, or None if it does not lie there in one piece."""
+    offset = found.id.get_offset()
+    if offset is None or found.chunks is not None:
+        return None
+    try:
+        there = np.memmap(found.file.filename, found.dtype, mode="r", offset=offset, shape=found.shape)
+    except (OSError, ValueError):
+        return None
+    same = all(there[i].tobytes() == found[i].tobytes() for i in (0, len(there) // 2, len(there) - 1))
+    return there if same else None

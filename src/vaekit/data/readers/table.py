@@ -12,14 +12,14 @@ from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
-from . import delimited, frames
+from . import delimited, frames, spreadsheet
 from .cells import Decimal, Table, missing_words
 from .coding import code, texts_of
 from .dialect import Header
 from .infer import check_short, chosen_types, indices, infer, on_columns, on_counts, on_missing, on_names
 from .registry import reader
 
-SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".parquet", ".pq")
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".parquet", ".pq", *spreadsheet.SUFFIXES)
 PACKED = (".gz", ".bz2", ".xz")
 LABEL = ("label", "y", "class")
 LABELS = ("label", "labels", "y", "class", "classes", "target", "targets")
@@ -34,6 +34,10 @@ Types = Annotated[
 ]
 Drop = Annotated[list[str] | str | Sequence[str] | None, Knob("a column to leave out; may be given several times")]
 DecimalSign = Annotated[Decimal | str | None, Knob("decimal sign of numbers; else inferred")]
+FirstLine = Annotated[
+    Header | str | bool | None, Knob("whether the first line holds the names of the columns; else inferred")
+]
+LabelOf = str | Literal[False] | None
 
 
 def is_table(path: Path) -> bool:
@@ -50,17 +54,35 @@ def is_parquet(path: Path) -> bool:
         return file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
 
 
-def read(path: Path, **options: Any) -> Table:
-    """The columns of a table in a file; options as for `delimited.read`.
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a workbook, by its suffix."""
+    return path.suffix.lower() in spreadsheet.SUFFIXES
+
+
+def typed(path: Path, sheet: str | None = None, header: str | None = None, expected: Sequence[str] = ()) -> Any:
+    """The table in a file whose cells have types (Parquet, a spreadsheet), as a frame; None for a file of text.
+
+    Raises:
+        DataError: the file is damaged, a package is missing, or as for `spreadsheet.read`.
+    """
+    if is_sheet(path):
+        return spreadsheet.read(path, sheet, header, expected)
+    return frames.parquet(path) if is_parquet(path) else None
+
+
+def read(path: Path, *, sheet: str | None = None, **options: Any) -> Table:
+    """The columns of a table in a file; `sheet` is that of a spreadsheet, other options are as for `delimited.read`.
 
     Raises:
         DataError: the file is missing, damaged or not a table, or has no rows or nested columns.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if is_parquet(path):
+    frame = typed(path, sheet, options.get("header"), options.get("expected", ()))
+    if frame is not None:
         kept = {name: options[name] for name in ("texts", "drop", "only") if name in options}
-        table = frames.read(frames.parquet(path), str(path), **kept)
+        kept |= {"decimal": options.get("decimal")} if is_sheet(path) else {}
+        table = frames.read(frame, str(path), **kept)
     else:
         table = delimited.read(path, **options)
     if not table.names or (table.columns and not len(next(iter(table.columns.values())))):
@@ -71,7 +93,7 @@ def read(path: Path, **options: Any) -> Table:
 class Asked(NamedTuple):
     """The options of one call of the table reader, and the entries of `registry.CONTEXT` that it uses."""
 
-    label: str | Literal[False] | None
+    label: LabelOf
     group: str | None
     kind: str | None
     chosen: Mapping[str, str]
@@ -83,9 +105,9 @@ class Asked(NamedTuple):
 
 @reader(
     "table",
-    "a table (.csv, .parquet)",
+    "a table (.csv, .parquet, .xlsx)",
     reads=lambda path: is_table(path) and not path.is_dir(),
-    files=".csv, .tsv, .txt, .data (plain or .gz), .parquet",
+    files=".csv, .tsv, .txt, .data (plain or .gz), .parquet, .xlsx",
 )
 def source(
     path: Path,
@@ -96,11 +118,10 @@ def source(
         str | None,
         Knob("separator of cells: a character, tab, semicolon, pipe, comma or blank; else inferred"),
     ] = None,
-    header: Annotated[
-        Header | str | bool | None, Knob("whether the first line holds the names of the columns; else inferred")
-    ] = None,
+    header: FirstLine = None,
     decimal: DecimalSign = None,
-    label: str | Literal[False] | None = None,
+    sheet: Annotated[str | None, Knob("name of the sheet of a spreadsheet; by default the first")] = None,
+    label: LabelOf = None,
     group: str | None = None,
     kind: str | None = None,
     schema: Sequence[Column] = (),
@@ -117,7 +138,7 @@ def source(
     Args:
         path: path of the file.
         types: kinds of columns by name, or as one text: "age=counts,zip=categorical".
-        drop, delimiter, header, decimal: see the help of these options.
+        drop, delimiter, header, decimal, sheet: see the help of these options.
         label, group: columns that are not data; False for no label.
         kind: kind of the table: "counts" makes every column counts, any other kind makes none of them counts.
         schema: the columns to read, whose categories keep their codes; other columns are left out.
@@ -129,7 +150,8 @@ def source(
         DataError: a column is missing, holds values of another kind, or has too many texts for categories.
     """
     chosen, dropped = chosen_types(types), _dropped(drop)
-    first_line = ("yes" if header else "no") if isinstance(header, bool) else header
+    if sheet is not None and to_train and not is_sheet(path):
+        raise DataError(f"`sheet` applies to a spreadsheet (.xlsx), not to {path}; omit it")
     as_text = {name for name, kind in chosen.items() if kind in ("categorical", "binary") or kind.startswith("%")}
     not_numeric = {label, group, *as_text}
     in_schema = {column.name for column in schema if not column.categories and not column.format}
@@ -141,12 +163,14 @@ def source(
         path,
         **_cells(schema, chosen, dropped, decimal),
         delimiter=delimiter,
-        header=first_line,
+        header=first_line(header),
         expected=[column.name for column in schema],
         numeric=numeric,
+        sheet=sheet,
     )
     checked = _checked(table, str(path), Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train))
-    options = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line, "decimal": decimal}
+    options = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line(header), "decimal": decimal}
+    options |= {"sheet": sheet}
     return replace(checked, options={name: value for name, value in options.items() if value} | checked.options)
 
 
@@ -158,7 +182,7 @@ def frame(
     drop: Drop = None,
     decimal: DecimalSign = None,
     name: str = "the frame",
-    label: str | Literal[False] | None = None,
+    label: LabelOf = None,
     group: str | None = None,
     kind: str | None = None,
     schema: Sequence[Column] = (),
@@ -175,6 +199,11 @@ def frame(
         table = replace(table, notes=(note, *table.notes))
     checked = _checked(table, name, Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train))
     return replace(checked, options=_as_options(types, dropped) | checked.options)
+
+
+def first_line(header: str | bool | None) -> str | None:
+    """The option `header` as "yes", "no" or None."""
+    return ("yes" if header else "no") if isinstance(header, bool) else header
 
 
 def _dropped(drop: str | Sequence[str] | None) -> list[str]:

@@ -24,6 +24,8 @@ from .anndata import distinct
 from .registry import reader, with_suffix
 
 GENES = "Gene Expression"
+PARTS = ("barcodes", "data", "indices", "indptr", "shape")
+"""The arrays of a matrix in an HDF5 file."""
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 MOST_HEADER = 2**16  # bytes, comments included
 ENTRIES = {
@@ -37,7 +39,25 @@ ENTRIES = {
 """Lines with a row, a column and a value of each kind (`pattern` has none), and empty lines."""
 
 
-@reader("10x-h5", "a 10x .h5 file", reads=with_suffix(".h5", ".hdf5"), files=".h5")
+def is_h5(path: Path) -> bool:
+    """Whether a file is an HDF5 file with a 10x matrix; False for files that cannot be read."""
+    if not with_suffix(".h5", ".hdf5")(path) or not path.is_file():
+        return False
+    try:
+        with hdf5.opened(path) as file:
+            return _matrix_of(file) is not None
+    except DataError:
+        return False
+
+
+def _matrix_of(file: Any) -> Any:
+    """The group with the matrix in an HDF5 file, or None."""
+    found = hdf5.member(file, "matrix") or next((hdf5.member(file, name) for name in file), None)
+    there = found is not None and hdf5.is_group(found) and all(part in found for part in PARTS)
+    return found if there else None
+
+
+@reader("10x-h5", "a 10x .h5 file", reads=is_h5)
 def h5(path: Path) -> Source:
     """The filtered or raw matrix that Cell Ranger writes as .h5, versions 2 and 3; counts stay sparse.
 
@@ -45,14 +65,10 @@ def h5(path: Path) -> Source:
         DataError: h5py is missing, the file is damaged, or it is another HDF5 file.
     """
     with hdf5.opened(path) as file:
-        found = hdf5.member(file, "matrix") or next((hdf5.member(file, name) for name in file), None)
-        parts = ("barcodes", "data", "indices", "indptr", "shape")
-        if found is None or not hdf5.is_group(found) or any(part not in found for part in parts):
-            raise DataError(
-                f"{path} is not a 10x matrix (a group with {', '.join(parts)}): save its arrays with numpy.savez, or "
-                "the cells as .h5ad"
-            )
-        stored = {part: hdf5.array(hdf5.member(found, part), part) for part in parts}
+        found = _matrix_of(file)
+        if found is None:
+            raise DataError(f"{path} is not a 10x matrix (a group with {', '.join(PARTS)})")
+        stored = {part: hdf5.array(hdf5.member(found, part), part) for part in PARTS}
         genes = hdf5.member(found, "features/name")
         genes = hdf5.member(found, "gene_names") if genes is None else genes
         if genes is None:
