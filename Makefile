@@ -14,7 +14,7 @@ DOCS := $(VENV)/.docs
 # the linter of the explorer's JavaScript, fetched from npm where that is reachable
 BIOME := npm_config_fetch_retries=0 npx --yes --prefer-offline @biomejs/biome@2.6.8
 
-.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes bench-pictures bench-quantised catalogue fuzz torture bench-frontier bench-frontier-gpu
+.PHONY: help setup demo test lint docs docs-look docs-runs bench bench-quality bench-recipes bench-explorer bench-studies bench-threads bench-startup bench-families bench-ladder bench-growth bench-gpu bench-time bench-conv bench-learning bench-anomalies bench-tables bench-filling bench-cells bench-calibration bench-disentanglement bench-bytes bench-pictures bench-quantised catalogue fuzz torture bench-frontier bench-frontier-gpu bench-large
 
 help:
 	@echo "make setup          create an environment in $(VENV) with vaekit and its development tools"
@@ -46,6 +46,7 @@ help:
 	@echo "make bench-families    time an eager step of every recipe beside the hardware limit (ADULT=adult.csv adds Adult)"
 	@echo "make bench-ladder      compare the recipe ladder with vae: time of a step, and log p(x) after an hour each"
 	@echo "make bench-growth      measure how time and memory grow with rows, columns, samples, latents and points"
+	@echo "make bench-large       measure the memory of training on .npy files of up to 20 GB (sparse files: little disk)"
 	@echo "make bench-gpu         measure training and scoring on a GPU beside Pythae's loop and the GPU's limit"
 	@echo "make bench-frontier-gpu    train and score a hierarchy, and draw samples, on a GPU in 8 minutes (PICTURES=x.npz, OUT=folder)"
 	@echo "make bench-startup     measure start-up and compiling"
@@ -152,6 +153,9 @@ bench-ladder: $(READY)
 
 bench-growth: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/growth.py
+
+bench-large: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/large.py
 
 bench-gpu: $(READY)
 	$(BIN)/python bench/gpu.py

@@ -8,7 +8,9 @@ import io
 import json
 import os
 import random
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +165,19 @@ SEEDS: dict[str, Use] = {
     ),
     "csv-packed": loading("a.csv.gz", label=(None, "kind")),
     "parquet": loading("a.parquet", label=(None, "kind"), types=(None, "kind=drop")),
+    "arrow": loading("a.arrow", label=(None, "kind"), types=(None, "kind=drop")),
+    "feather": loading("a.feather", label=(None, "kind")),
+    "vectors": loading("v.parquet", x_key=(None, "x", "image"), label=(None, "label")),
+    "saved": loading("saved", label=(None, "label"), x_key=(None, "x")),
+    "zip": loading("a.zip", size=(None, "7x6", "4"), skip_bad=(False, True)),
+    "tar": loading("a.tar", size=(None, "7x6", "4"), skip_bad=(False, True)),
+    "tgz": loading("a.tar.gz", size=(None, "7x6", "4"), skip_bad=(False, True)),
+    "shards": loading("shards", x_key=(None, "png"), label=(None, "cls", "more")),
+    "wav": loading("a.wav", window=(None, 16)),
+    "flac": loading("a.flac", window=(None, 16)),
+    "dicom": loading("a.dcm"),
+    "nifti": loading("a.nii", plane=("axial", "coronal")),
+    "nifti-packed": loading("a.nii.gz", plane=("axial", "sagittal")),
     "sheet": loading("a.xlsx", label=(None, "kind"), sheet=(None, "one", "two"), types=(None, "kind=drop")),
     "idx": loading("a-idx3-ubyte.idx"),
     "idx-gz": loading("a-idx3-ubyte.gz"),
@@ -211,6 +226,7 @@ def examples() -> dict[str, dict[str, bytes]]:
         "csv-packed": {"a.csv.gz": gzip.compress(table().encode(), 1)},
         "parquet": {"a.parquet": _parquet()},
         "sheet": {"a.xlsx": _workbook()},
+        **_columns(rng), **_archives(), **_sounds(rng), **_medical(rng),
         "idx": {"a-idx3-ubyte.idx": idx_bytes(images)},
         "idx-gz": {"a-idx3-ubyte.gz": gzip.compress(idx_bytes(images), 1)},
         "mnist": {f"mnist-like/{name}.gz": gzip.compress(idx_bytes(array), 1) for name, array in (
@@ -262,6 +278,98 @@ def _parquet() -> bytes:
         return b""
     read = pc.read_csv(pa.BufferReader(table().encode()))
     return saved(lambda out: pq.write_table(read, out, compression="none"))
+
+
+def _columns(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
+    """A table as Arrow and Feather, vectors and images as Parquet, and a folder as `save_to_disk` writes it."""
+    try:
+        import pyarrow as pa
+        import pyarrow.csv as pc
+        import pyarrow.feather as pf
+        import pyarrow.parquet as pq
+    except ImportError:
+        return {"arrow": {"a.arrow": b""}}
+    read = pc.read_csv(pa.BufferReader(table().encode()))
+    images = [{"bytes": content, "path": name} for name, content in pictures("png").items()]
+    x = pa.FixedSizeListArray.from_arrays(pa.array(rng.random(4 * 3)), 3)
+    both = pa.table({"x": x, "image": images, "label": [0, 1, 0, 1]})
+    stream, state = io.BytesIO(), {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    vectors = pa.table({"x": [[float(i), i * i, 1.0] for i in range(20)], "label": [i % 2 for i in range(20)]})
+    names = {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}
+    vectors = vectors.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": names}})})
+    with pa.ipc.new_stream(stream, vectors.schema) as out:
+        out.write_table(vectors, max_chunksize=7)
+    return {
+        "arrow": {"a.arrow": saved(lambda out: pf.write_feather(read, out, compression="uncompressed"))},
+        "feather": {"a.feather": saved(lambda out: pf.write_feather(read, out, compression="lz4"))},
+        "vectors": {"v.parquet": saved(lambda out: pq.write_table(both, out, compression="none"))},
+        "saved": {"saved/data-00000-of-00001.arrow": stream.getvalue(), "saved/state.json": json.dumps(state).encode(),
+                  "saved/dataset_info.json": b"{}"},
+    }  # fmt: skip
+
+
+def _archives() -> dict[str, dict[str, bytes]]:
+    """Images in archives, and as shards of a WebDataset."""
+    files = pictures("png")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, content in files.items():
+            out.writestr(name, content)
+    plain, shard = _tar(files), {}
+    for i, content in enumerate(files.values()):
+        shard |= {
+            f"{i}.png": content,
+            f"{i}.cls": str(i % 2).encode(),
+            f"{i}.json": json.dumps({"more": i / 2}).encode(),
+        }
+    return {
+        "zip": {"a.zip": packed.getvalue()}, "tar": {"a.tar": plain}, "tgz": {"a.tar.gz": gzip.compress(plain, 1)},
+        "shards": {"shards/train-000.tar": _tar(shard), "shards/test-000.tar": _tar(shard)},
+    }  # fmt: skip
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _sounds(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
+    try:
+        import soundfile
+    except (ImportError, OSError):
+        return {}
+    samples = rng.uniform(-0.5, 0.5, (5000, 2))
+    return {
+        form: {f"a.{form}": saved(lambda out, form=form: soundfile.write(out, samples, 8000, format=form.upper()))}
+        for form in ("wav", "flac")
+    }
+
+
+def _medical(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
+    try:
+        import nibabel
+        import pydicom
+    except ImportError:
+        return {}
+    volume = rng.integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
+    nifti = nibabel.Nifti1Image(volume, np.diag([-1.0, 1, 1, 1])).to_bytes()
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = pydicom.uid.CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = volume.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
+    dataset.PixelData = volume.tobytes()
+    dicom = saved(lambda out: pydicom.dcmwrite(out, dataset, enforce_file_format=True))
+    return {"dicom": {"a.dcm": dicom}, "nifti": {"a.nii": nifti}, "nifti-packed": {"a.nii.gz": gzip.compress(nifti, 1)}}
 
 
 def _workbook() -> bytes:

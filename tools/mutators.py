@@ -339,6 +339,48 @@ def workbook(raw: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+def packed_bytes(raw: bytes, rng: random.Random) -> bytes:
+    """Damage the compressed bytes, or the content, compressed anew."""
+    return of_bytes(raw, rng) if rng.random() < 0.3 else gzip.compress(blocks(gzip.decompress(raw), rng), 1)
+
+
+def blocks(raw: bytes, rng: random.Random) -> bytes:
+    """Damage any bytes, or the fields of a header of a tar archive, with a correct checksum."""
+    heads = [at for at in range(0, len(raw) - 511, 512) if raw[at + 257 : at + 262] == b"ustar"]
+    if rng.random() < 0.3 or not heads:
+        return start(raw, rng)
+    data, at = bytearray(raw), rng.choice(heads)
+    place, size = rng.choice(((0, 100), (124, 12), (124, 12), (156, 1), (157, 100), (345, 155)))
+    texts = (
+        b"",
+        b"../../x.png",
+        b"/etc/passwd",
+        b"77777777777",
+        b"-1",
+        b"00000000001",
+        b"\x80" + b"\xff" * 11,
+        b"L",
+        b"x",
+    )
+    texts = (*texts, b"1", b"2", b"S", b"g", b"00000100000", b"a/../b.png", b"\xff\xfe.png", b"C:/x.png")
+    data[at + place : at + place + size] = rng.choice(texts)[:size].ljust(size, b"\0")
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    return bytes(data)
+
+
+def start(raw: bytes, rng: random.Random) -> bytes:
+    """Overwrite up to three numbers or texts among the first 600 bytes, or damage any bytes."""
+    if rng.random() < 0.4:
+        return of_bytes(raw, rng)
+    data = bytearray(raw)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        size, order = rng.choice((1, 2, 2, 4, 4, 8)), rng.choice(("little", "little", "big"))
+        at = rng.randrange(min(len(data), rng.choice((64, 352, 600))))
+        data[at : at + size] = (rng.choice((*WHOLE, 4, 8, 16, 24, 32, 64)) % 256**size).to_bytes(size, order)
+    return bytes(data)
+
+
 def csv_packed(raw: bytes, rng: random.Random) -> bytes:
     """Damage the compressed bytes, or the table in them, compressed in the same or another format."""
     if rng.random() < 0.25:
@@ -531,6 +573,10 @@ BY_SUFFIX = {
     ".vk": archive,
     ".mat": matlab,
     ".xlsx": workbook,
+    ".tar.gz": packed_bytes,
+    ".nii.gz": packed_bytes,
+    ".tar": blocks,
+    **dict.fromkeys((".wav", ".flac", ".dcm", ".nii"), start),
     ".npy": npy,
     ".npz": npz,
     ".csv": csv,

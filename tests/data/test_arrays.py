@@ -377,7 +377,9 @@ def test_load_and_from_arrays_take_their_arguments_in_one_order():
 
 def test_new_rows_take_the_options_of_their_format_only(tmp_path):
     np.save(tmp_path / "a.npy", random(9, 3))
-    with pytest.raises(DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet\), not to a \.npy file"):
+    with pytest.raises(
+        DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet, \.xlsx\), not to a \.npy file"
+    ):
         read_rows(tmp_path / "a.npy", delimiter=",")
     with pytest.raises(ChoiceError, match="'delimeter': did you mean 'delimiter'"):
         read_rows(tmp_path / "a.npy", delimeter=",")
@@ -389,8 +391,8 @@ def test_new_rows_take_the_options_of_their_format_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.zip", "packed: unpack it"), ("a.csv.zst", "packed"), ("a.pkl", "pickle.*never reads"),
-     ("a.loom", "scipy.sparse"), ("a.json", "as CSV or Parquet"), ("a.WAV", "sound"), ("a.mp4", "frames"),
+    [("a.7z", "packed: unpack it"), ("a.csv.zst", "packed"), ("a.pkl", "pickle.*never reads"),
+     ("a.loom", "scipy.sparse"), ("a.json", "as CSV or Parquet"), ("a.MP3", "sound"), ("a.mp4", "frames"),
      ("a.heic", "convert it"), ("a", "unknown format")],
 )  # fmt: skip
 def test_foreign_formats_are_named_with_a_remedy(tmp_path, name, message):

@@ -87,7 +87,7 @@ def test_options_of_frames(make):
     assert parts.valid[:].tolist() == [[1, 3, 2], [2, 4, 0]]
     with pytest.raises(DataError, match=r"drop: the frame has no column 'z'; it has x, whole, kind"):
         load(frame, drop=["z"])
-    with pytest.raises(DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet\), not to a frame"):
+    with pytest.raises(DataError, match=r"`delimiter` applies to a table \(\.csv, \.parquet, \.xlsx\), not to a frame"):
         load(frame, delimiter=";")
     with pytest.raises(DataError, match="holds no rows"):
         load(frame[:0])

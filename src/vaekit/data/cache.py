@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +12,7 @@ import numpy as np
 from vaekit.errors import DataError
 from vaekit.utils.files import cache_folder, part_of, remove_parts
 
-from .core import Array, Progress, blocks, row_dtype
+from .core import BLOCK, Array, Progress, blocks, row_dtype
 
 LARGE = 64 * 2**20  # bytes; larger arrays are memory-mapped from a file
 
@@ -71,18 +71,57 @@ def joined(parts: Sequence[Array], cache: str | Path | None = None, progress: Pr
             return np.asarray(whole) if dtype.kind not in "uif" else np.asarray(whole).astype(dtype, copy=False)
     key = hashlib.sha256(" ".join([dtype.str, *map(_identity, parts)]).encode()).hexdigest()[:32]
     path = folder(cache) / "joined" / f"{key}.npy"
+    rows = (block for part in parts for _, block in blocks(part, double=True))
+    return written(path, dtype, shape, rows, progress)
+
+
+def written(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], rows: Iterable[Array], progress: Progress | None = None
+) -> Array:
+    """The array in a .npy file of the cache, mapped; the file is written first if it does not exist.
+
+    Args:
+        path: path of the file, whose name identifies the array.
+        dtype, shape: of the array.
+        rows: its rows in blocks, in order; not used if the file exists.
+        progress: called during writing.
+
+    Raises:
+        DataError: the cache cannot be written, or there are more or fewer rows.
+    """
     if not path.exists():
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         done = 0
         with writing(path) as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                for _, block in blocks(part, double=True):
-                    file.write(np.ascontiguousarray(block, dtype).data)
-                    done += len(block)
-                    if progress is not None:
-                        progress("writing the data to the cache", done, shape[0])
+            for block in rows:
+                file.write(np.ascontiguousarray(block, dtype).data)
+                done += len(block)
+                if progress is not None:
+                    progress("writing the data to the cache", done, shape[0])
+            if done != shape[0]:
+                raise DataError(f"the data declare {shape[0]:,} rows, but have {done:,}: they are damaged")
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def stacked(columns: Sequence[Array], cache: str | Path | None = None) -> Array:
+    """Columns (N,) as the rows (N, D) of one array, written to the cache once and mapped if it is large.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    dtype, n = np.result_type(*columns), len(columns[0])
+    row = len(columns) * dtype.itemsize
+    if n * row < LARGE or dtype.kind not in "uif":
+        return np.stack(columns, axis=1)
+    step = max(1, BLOCK // row)
+    sha = hashlib.sha256(f"{dtype.str} {n} {len(columns)}".encode())
+    for column in columns:
+        for start in range(0, n, BLOCK // 8):
+            sha.update(np.ascontiguousarray(column[start : start + BLOCK // 8], dtype).data)
+    path = folder(cache) / "joined" / f"{sha.hexdigest()[:32]}.npy"
+    parts = (np.stack([column[start : start + step] for column in columns], axis=1) for start in range(0, n, step))
+    return written(path, dtype, (n, len(columns)), parts)
 
 
 def _identity(x: Array) -> str:

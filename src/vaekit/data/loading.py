@@ -19,8 +19,8 @@ from . import named
 from .arrays import Missing, aligned, build, several_labels, tidy
 from .condition import named as class_names
 from .core import Array, Column, Data, Kind, Progress, row_dtype
-from .paths import check_exists, known_path, name_of
-from .readers import frames, hdf5_arrays, images, npz, shapes, stores, tenx  # noqa: F401 - imported to register readers
+from .paths import REMOTE, check_exists, known_path, name_of
+from .readers import archives, frames, hdf5_arrays, medical, npz, recordings, shapes, stores, tenx, vectors  # noqa: F401 - imported to register readers
 from .readers.anndata import is_anndata
 from .readers.foreign import unread
 from .readers.memory import column_of
@@ -419,7 +419,8 @@ class _Origin:
         check_exists(asked)
         if (reader := reader_of(path)) is None:
             raise unread(path)
-        return cls(path, reader, name_of(path), asked, str(path.absolute()))
+        kept = asked if asked.startswith(REMOTE) else str(path.absolute())
+        return cls(path, reader, name_of(path), asked, kept)
 
     def read(self, options: Mapping[str, Any], **context: Any) -> Source:
         """The data, read with these options; see `Reader.__call__`."""

@@ -1,7 +1,9 @@
 """Paths to data: checks, suggestions for unknown names, and names of data."""
 
+import glob
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,42 @@ from vaekit.utils.suggest import meant
 
 from . import named
 from .readers.registry import formats
+
+SHARDS = (".tar", ".tar.gz", ".tgz")
+"""Ends of the names of archives of which a pattern may name several."""
+REMOTE = "hf://"
+"""The beginning of the name of a data set that is downloaded."""
+MOST_SHARDS = 10_000
+"""Archives that {000..010} may stand for."""
+
+
+def matching(path: Path) -> list[Path]:
+    """The archives that a pattern with * ? [] or {000..010} stands for, sorted; none for other paths."""
+    if not path.name.lower().endswith(SHARDS):
+        return []
+    return sorted({Path(found) for one in _expanded(str(path)) for found in glob.glob(one)})
+
+
+def _expanded(pattern: str) -> list[str]:
+    """A pattern with {000..010} or {a,b} as patterns without braces."""
+    found = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
+    if found is None:
+        return [pattern]
+    first, last, names = found.groups()
+    if names is None and int(last) - int(first) >= MOST_SHARDS:
+        return []
+    words = names.split(",") if names else [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
+    return [one for word in words for one in _expanded(pattern[: found.start()] + word + pattern[found.end() :])]
+
+
+def exists(source: str) -> bool:
+    """Whether a text is the name of a remote data set, an existing path, or a pattern of existing archives.
+
+    Raises:
+        DataError: it is not a possible path.
+    """
+    path = known_path(source)
+    return source.startswith(REMOTE) or path.exists() or bool(matching(path))
 
 
 def known_path(source: Any) -> Path:
@@ -43,7 +81,7 @@ def known_path(source: Any) -> Path:
 
 def check_exists(asked: str) -> None:
     """Raise the DataError of `unknown` if `asked` is neither the name of a data set nor an existing path."""
-    if asked not in named.SETS and not known_path(asked).exists():
+    if asked not in named.SETS and not exists(asked):
         raise unknown(asked)
 
 
@@ -87,5 +125,7 @@ def table_to_keep(table: str | Path, folder: Path) -> str:
 def name_of(path: Path) -> str:
     """The name of the data at a path: the name of the file without its suffix, or of the folder."""
     name = path.resolve().name
+    if not path.exists():  # a pattern of archives
+        name = re.sub(r"[-_.]*[*?\[\]{},][^.]*(?=\.)|[*?\[\]{},]+", "", name) or "shards"
     name = name[:-3] if name.endswith(".gz") else name
     return name if path.is_dir() else (Path(name).stem or name)

@@ -17,7 +17,7 @@ from vaekit.data.condition import Labels
 from vaekit.data.core import Column, Data, Progress, Split, layout, listed
 from vaekit.data.loading import read_rows
 from vaekit.data.named import SETS
-from vaekit.data.paths import known_path
+from vaekit.data.paths import exists, known_path
 from vaekit.data.readers import frames, images, memory
 from vaekit.data.readers.anndata import is_anndata
 from vaekit.data.readers.cells import is_missing
@@ -132,7 +132,7 @@ def _count(results: Results) -> int:
 
 def is_source(name: str) -> bool:
     """Whether data have this name or path."""
-    return name in SETS or known_path(name).exists()
+    return name in SETS or exists(name)
 
 
 def of_split(data: Data, split: str) -> NewData:
@@ -264,7 +264,7 @@ def _of_path(model: Reader, source: str, table: str | None, unseen: bool, progre
         say(f"note: this run has no column names: the columns of {path.name} are read in their order, {shown}")
     read = _matched(model, read, source)
     x, label = read.x, read.label
-    if path.is_dir() and read.names is not None:
+    if read.kind == "image" and read.names is not None:
         if x.ndim == 3 and spec.shape[0] == 3:
             x = np.broadcast_to(x[..., None], (*x.shape, 3))  # grey images, for a run on colour images
         label = label if label is not None else _folder_class(model, path, read.names)
@@ -322,8 +322,8 @@ def _folder_class(model: Reader, path: Path, names: list[str]) -> np.ndarray | N
 def options_of(model: Reader, source: str, *, table: str | None = None) -> dict[str, Any]:
     """The options of the run for reading other data."""
     path, stored = Path(source).expanduser(), model.read_options
-    reader = reader_of(path) if source not in SETS and path.exists() else None
-    of_images = reader is not None and reader.name == "images" and model.spec.kind == "image"
+    reader = reader_of(path) if source not in SETS and exists(source) else None
+    of_images = reader is not None and "size" in reader.options and model.spec.kind == "image"
     if table is not None and not of_images:
         raise ChoiceError(f"`table` describes a folder of images, but {source} is not one")
     names = () if reader is None else (*reader.options, *(name for name in ("label", "group") if name in reader.hints))
@@ -332,7 +332,7 @@ def options_of(model: Reader, source: str, *, table: str | None = None) -> dict[
         own = stored.get("table", "") if model.composition.condition is not None else ""
         # the training images' table may also describe these images, or their folder may have a table of that name
         described_by = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
-        if not described_by:
+        if not described_by and "table" in reader.options:
             kept.pop("label", None)
         return kept | {"size": "x".join(map(str, model.spec.shape[1:])), "table": described_by}
     if reader is not None and reader.name == "table":

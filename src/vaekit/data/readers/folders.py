@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaekit.data.core import counted, listed
+from vaekit.data.paths import SHARDS
 from vaekit.data.splits import PARTS, part_named
 
 _PILLOW = """
@@ -23,6 +24,8 @@ SUFFIXES = frozenset(f".{suffix}" for suffix in _PILLOW.split())
 """Suffixes of the files that Pillow reads without plug-ins."""
 ABOUT = frozenset(f".{suffix}" for suffix in _TEXTS.split())
 """Suffixes of files that often accompany images; they are left out without a note."""
+SOUND = (".wav", ".flac")
+MEDICAL = (".dcm", ".nii", ".nii.gz")
 SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"))
 Parents = list[tuple[str, ...]]
 
@@ -33,16 +36,8 @@ def listing(path: Path) -> tuple[list[str], list[str]]:
     Hidden files and files of operating systems are skipped; links to folders are followed, each folder once. A link to
     another image below the folder is left out, so that no image is in two splits.
     """
-    images, others = [], Counter[str]()
-    for parent, files in _walk(path):
-        for name in filter(_counts, files):
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
-                images.append((Path(parent) / name).relative_to(path).as_posix())
-            elif suffix not in ABOUT:
-                others[suffix or "without a suffix"] += 1
-    kinds = listed([f"{suffix} ({count})" for suffix, count in others.most_common()])
-    notes = [f"left out {counted(others.total(), 'file')} of other formats: {kinds}"] if others else []
+    found = ((Path(parent) / name).relative_to(path).as_posix() for parent, files in _walk(path) for name in files)
+    images, notes = images_among(found)
     if links := {name: target for name in images if (target := _target(path, name))}:
         first = {os.path.realpath(path / name): name for name in sorted(images, reverse=True) if name in links}
         first |= {os.path.realpath(path / name): name for name in images if name not in links}
@@ -55,6 +50,27 @@ def listing(path: Path) -> tuple[list[str], list[str]]:
     return sorted(images), notes
 
 
+def images_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The image files among files with these names, and a note on those that are neither images nor descriptions."""
+    images, others = [], Counter[str]()
+    for name in names:
+        file = name.rpartition("/")[2]
+        if not _counts(file):
+            continue
+        suffix = os.path.splitext(file)[1].lower()
+        if suffix in SUFFIXES:
+            images.append(name)
+        elif suffix not in ABOUT:
+            others[suffix or "without a suffix"] += 1
+    kinds = listed([f"{suffix} ({count})" for suffix, count in others.most_common()])
+    return images, [f"left out {counted(others.total(), 'file')} of other formats: {kinds}"] if others else []
+
+
+def hidden(name: str) -> bool:
+    """Whether a file in an archive is hidden or one of an operating system, or lies in a folder that is."""
+    return not all(_counts(part) for part in PurePosixPath(name).parts)
+
+
 def printable(name: str) -> str:
     """A name of a file without the bytes that are not UTF-8, which could not be printed or written: caf\\xe9.png."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -63,6 +79,36 @@ def printable(name: str) -> str:
 def _target(path: Path, name: str) -> str:
     """The file that a link leads to; empty if `name` is not a link."""
     return os.path.realpath(path / name) if os.path.islink(path / name) else ""
+
+
+def ends(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether the name of a file ends in one of these suffixes, in upper or lower case."""
+    return name.lower().endswith(suffixes)
+
+
+def leading(path: Path) -> str:
+    """The suffix of the first file below a folder that is an image, sound or a medical image; empty without any."""
+    known = (*SUFFIXES, *SOUND, *MEDICAL)
+    for _, files in _walk(path):
+        for name in sorted(filter(_counts, files)):
+            if ends(name, known):
+                return next(suffix for suffix in (*SOUND, *MEDICAL, *SUFFIXES) if ends(name, (suffix,)))
+    return ""
+
+
+def with_suffixes(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """The files with these suffixes below a folder, relative to it and sorted; hidden files are skipped."""
+    found = ((Path(parent) / name).relative_to(path).as_posix() for parent, files in _walk(path) for name in files)
+    return sorted(name for name in found if ends(name, suffixes) and _counts(name.rpartition("/")[2]))
+
+
+def has_shards(path: Path) -> bool:
+    """Whether a folder holds .tar files, and otherwise only files that describe data."""
+    if not path.is_dir():
+        return False
+    names = [file.name.lower() for file in path.iterdir() if _counts(file.name)]
+    tars = [name for name in names if name.endswith(SHARDS)]
+    return bool(tars) and all(name in tars or os.path.splitext(name)[1] in ABOUT for name in names)
 
 
 def count(path: Path, most: int) -> tuple[int, int]:

@@ -9,14 +9,14 @@ from .registry import formats
 
 FOREIGN = {
     ".xls .xlsb .ods": "a spreadsheet of another format: save it as .xlsx or CSV (UTF-8)",
-    ".zip .tar .tgz .7z .rar .gz .bz2 .xz .zst": "packed: unpack it, and give the file or the folder with the data",
+    ".7z .rar .gz .bz2 .xz .zst": "packed: unpack it, and give the file or the folder with the data",
     ".pkl .pickle .pt .pth .joblib": "a pickle, which vaekit never reads because it can run code: save arrays with "
     "numpy.savez, or a table as CSV or Parquet",
-    ".loom .zarr .nc .tfrecord .fits .nii .dcm": "of a format that vaekit does not "
+    ".loom .zarr .nc .tfrecord .fits": "of a format that vaekit does not "
     "read: save its arrays with numpy.savez, or a sparse matrix with scipy.sparse.save_npz",
-    ".json .jsonl .ndjson .arff .feather .arrow .xml .db .sqlite .rds .rdata .sav .dta": "of a format that vaekit does "
+    ".json .jsonl .ndjson .arff .xml .db .sqlite .rds .rdata .sav .dta": "of a format that vaekit does "
     "not read: save the table as CSV or Parquet",
-    ".wav .mp3 .flac .ogg": "sound: save the samples of all recordings as one array (recordings, samples) in .npz",
+    ".mp3 .ogg .m4a .aiff": "sound of another format: convert it to .wav or .flac, for example with ffmpeg",
     ".mp4 .avi .mov .mkv .webm": "a video: save its frames as images in a folder",
     ".heic .heif .svg .pdf": "of a format that Pillow does not read: convert it, and give a folder of images",
 }

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal as Exact
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,31 +146,6 @@ def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, li
         for name, series in columns_of(frame)
         if name not in without
     }
-
-
-def parquet(path: Path) -> Any:
-    """The table in a Parquet file.
-
-    Raises:
-        DataError: pyarrow is missing, or the file is damaged.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise DataError(
-            f"reading {path} needs pyarrow: pip install 'vaekit[parquet]', or save the table as CSV"
-        ) from error
-    try:
-        table = pq.ParquetFile(path).read()  # read_table fails if two columns have the same name
-        _ = table.column_names
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} cannot be read as Parquet: the name of a column is not UTF-8; rename it, or save the table as CSV"
-        ) from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}): damaged, or another format") from error
-    return table
 
 
 def as_arrow(column: Any) -> Any:

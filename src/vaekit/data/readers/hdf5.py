@@ -211,22 +211,15 @@ def mapped(found: Any, what: str, target: Path, progress: Progress | None, turne
         return np.ascontiguousarray(whole.T) if turned else whole
     if not turned and (there := _in_place(found)) is not None:
         return there
-    if not target.exists():
-        shape = found.shape[::-1] if turned else found.shape
-        n, chunk = shape[0], (found.chunks or (1,))[-1 if turned else 0]
-        row = math.prod(shape[1:]) * found.dtype.itemsize
-        step = max(1, BLOCK // max(1, row) // chunk) * chunk  # whole chunks, so that none is read twice
-        if min(step, n) * row > MOST_CHUNK:
-            raise DataError(f"{where} has chunks of {chunk:,} rows, which are too large: save it in smaller chunks")
-        header = {"descr": np.lib.format.dtype_to_descr(found.dtype), "fortran_order": False, "shape": shape}
-        with caches.writing(target) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, n, step):
-                part = found[..., start : start + step].T if turned else found[start : start + step]
-                file.write(np.ascontiguousarray(part).data)
-                if progress is not None:
-                    progress("writing the data to the cache", min(start + step, n), n)
-    return np.load(target, mmap_mode="r", allow_pickle=False)
+    shape = found.shape[::-1] if turned else found.shape
+    n, chunk = shape[0], (found.chunks or (1,))[-1 if turned else 0]
+    row = math.prod(shape[1:]) * found.dtype.itemsize
+    step = max(1, BLOCK // max(1, row) // chunk) * chunk  # whole chunks, so that none is read twice
+    if min(step, n) * row > MOST_CHUNK:
+        raise DataError(f"{where} has chunks of {chunk:,} rows, which are too large: save it in smaller chunks")
+    places = (slice(start, start + step) for start in range(0, n, step))
+    parts = (found[..., place].T if turned else found[place] for place in places)
+    return caches.written(target, found.dtype, shape, parts, progress)
 
 
 def _in_place(found: Any) -> Array | None:

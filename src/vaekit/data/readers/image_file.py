@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,6 +27,21 @@ FULL = 65535  # maximum of 16 bits
 
 
 _alone = threading.Lock()
+
+
+class Opener(Protocol):
+    """An image file that lies inside another file, such as an archive."""
+
+    def open(self) -> IO[bytes]:
+        """The content of the file, from its beginning."""
+        ...
+
+
+File = Path | Opener
+
+
+def _stream(file: File) -> "Path | IO[bytes]":
+    return file if isinstance(file, Path) else file.open()
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ def _formats() -> list[str]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> "Iterator[Image.Image]":
+def _opened(file: File) -> "Iterator[Image.Image]":
     """An open image file; big images are opened one at a time.
 
     Raises:
@@ -93,7 +108,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
     from PIL import Image
 
     try:
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(_stream(file), formats=_formats()) as image:
             pixels = image.width * image.height
             if pixels > MOST_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,}")
@@ -103,7 +118,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
         raise ValueError("it needs more memory than there is") from None
 
 
-def head_of(file: Path) -> Head:
+def head_of(file: File) -> Head:
     """The header of an image file."""
     with _opened(file) as image:
         width, height = image.size
@@ -122,7 +137,7 @@ def head_of(file: Path) -> Head:
         return Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
 
 
-def _bits(image: "Image.Image", file: Path) -> int:
+def _bits(image: "Image.Image", file: File) -> int:
     """Bits per channel in the file; Pillow decodes channels of colour images with more than 8 bits to 8."""
     if image.format in ("JPEG2000", "AVIF"):
         return _bits_of_header(file)
@@ -133,9 +148,9 @@ def _bits(image: "Image.Image", file: Path) -> int:
     return 8
 
 
-def _bits_of_header(file: Path) -> int:
+def _bits_of_header(file: File) -> int:
     """Bits per channel of a JPEG 2000 (marker SIZ, ISO/IEC 15444-1, A.5.1) or an AVIF (box av1C); 8 if not found."""
-    with file.open("rb") as opened:
+    with file.open("rb") if isinstance(file, Path) else file.open() as opened:
         start = opened.read(2**18)
     if (at := start.find(b"\xff\x4f\xff\x51")) >= 0 and len(start) > at + 42:
         return (start[at + 42] & 0x7F) + 1
@@ -163,7 +178,7 @@ class Range(NamedTuple):
     whole: bool
 
 
-def range_of(file: Path) -> Range:
+def range_of(file: File) -> Range:
     """The range of the values of an image."""
     with _opened(file) as image:
         values = _values(image)
@@ -197,7 +212,7 @@ def _spread(values: Array, low: float, high: float) -> tuple[Array, int]:
 
 
 def decode_image(
-    file: Path,
+    file: File,
     size: tuple[int, int],
     colour: tuple[int, int, int],
     grey: bool,

@@ -5,10 +5,11 @@ import json
 import math
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,32 +23,66 @@ from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
 from . import folders, image_table
-from .idx import has_idx
-from .image_file import FULL, MOST_PIXELS, Head, decode_image, head_of, range_of, unreadable
-from .registry import reader
-from .tenx import has_matrix
+from .image_file import FULL, MOST_PIXELS, File, Head, decode_image, head_of, range_of, unreadable
+from .registry import reader, readers
 
 VERSION = 3  # of the packed files: increase it if the decoding or its notes change
 CHUNK = 256  # images decoded at a time, to limit the memory
 FEW_LEVELS = 128  # 16-bit values that would use fewer grey levels are rescaled
+Size = Annotated[str | int | None, Knob("resize to this size: 64 or 64x48 (height x width)")]
+Background = Annotated[str, Knob("colour behind transparent images")]
+PixelRange = Annotated[
+    str | None,
+    Knob("LOW,HIGH: the values that become black and white in images with more than 8 bits; else inferred"),
+]
+SkipBad = Annotated[bool, Knob("leave unreadable images out")]
+
+
+class Pictures(ABC):
+    """The image files of a data set, wherever they lie.
+
+    Attributes:
+        path: the folder or file, for messages.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def identity(self, names: list[str]) -> list[Any]:
+        """What changes if one of these files does, as JSON."""
+
+    @abstractmethod
+    def chunks(self, names: list[str]) -> Iterator[list[tuple[str, File]]]:
+        """These files in their order, with their names, a few at a time."""
+
+
+@dataclass(frozen=True)
+class InFolder(Pictures):
+    """The image files below a folder."""
+
+    path: Path
+
+    def identity(self, names: list[str]) -> list[Any]:
+        return [[name, *_stat(self.path / name)] for name in names]
+
+    def chunks(self, names: list[str]) -> Iterator[list[tuple[str, File]]]:
+        for start in range(0, len(names), CHUNK):
+            yield [(name, self.path / name) for name in names[start : start + CHUNK]]
 
 
 @reader(
     "images",
     "a folder of images",
-    reads=lambda path: path.is_dir() and not has_idx(path) and not has_matrix(path),
+    reads=lambda path: path.is_dir() and not any(one.reads(path) for one in readers() if one.name != "images"),
     excludes={"shape": "resize its images with `size`"},
 )
 def folder(
     path: Path,
     *,
-    size: Annotated[str | int | None, Knob("resize to this size: 64 or 64x48 (height x width)")] = None,
-    background: Annotated[str, Knob("colour behind transparent images")] = "white",
-    pixel_range: Annotated[
-        str | None,
-        Knob("LOW,HIGH: the values that become black and white in images with more than 8 bits; else inferred"),
-    ] = None,
-    skip_bad: Annotated[bool, Knob("leave unreadable images out")] = False,
+    size: Size = None,
+    background: Background = "white",
+    pixel_range: PixelRange = None,
+    skip_bad: SkipBad = False,
     table: Annotated[
         str | Path | None,
         Knob(
@@ -80,7 +115,7 @@ def folder(
         DataError: there are no images, or of several sizes without `size`; an image is unreadable; or an argument is
             not valid.
     """
-    colour, target, span = _colour(background), parse_size(size), parse_range(pixel_range)
+    _parsed(size, background, pixel_range)  # wrong options are refused before the folder is read
     files, format_notes = folders.listing(path)
     if not files:
         others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
@@ -90,14 +125,54 @@ def folder(
             f"folders, but {content}; give a folder of images, or the file with the data"
         )
     files, split_notes = folders.in_splits(files) if to_train else (files, [])
-    stats = [_stat(path / name) for name in files]
-    identity: Any = [VERSION, str(path.resolve()), target, colour, skip_bad, span, to_train]
-    identity += [[name, *stat] for name, stat in zip(files, stats, strict=True)]
+    source = packed(
+        InFolder(path),
+        files,
+        size=size,
+        background=background,
+        pixel_range=pixel_range,
+        skip_bad=skip_bad,
+        to_train=to_train,
+        cache=cache,
+        progress=progress,
+    )
+    source = replace(source, notes=(*format_notes, *split_notes, *source.notes))
+    if table is None:
+        return source
+    source = replace(source, options=source.options | {"table": table_to_keep(table, path)})
+    return image_table.described(source, table_path(table, path), label)
+
+
+def _parsed(
+    size: str | int | None, background: str, pixel_range: str | None
+) -> tuple[tuple[int, int, int], tuple[int, int] | None, tuple[float, float] | None]:
+    return _colour(background), parse_size(size), parse_range(pixel_range)
+
+
+def packed(
+    pictures: Pictures,
+    files: list[str],
+    *,
+    size: str | int | None = None,
+    background: str = "white",
+    pixel_range: str | None = None,
+    skip_bad: bool = False,
+    to_train: bool = True,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """These image files in the packed array of the cache; labels and splits are those of their folders.
+
+    Arguments and errors are as for `folder`.
+    """
+    colour, target, span = _parsed(size, background, pixel_range)
+    identity: Any = [VERSION, str(pictures.path.resolve()), target, colour, skip_bad, span, to_train]
+    identity += pictures.identity(files)
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-    packed = caches.folder(cache) / "images" / f"{key}.npy"
-    about = packed.with_suffix(".json")
-    if not packed.exists() or not about.exists():
-        _Packing(path, target, colour, span, skip_bad, progress).pack(files, packed, about, to_train)
+    target_file = caches.folder(cache) / "images" / f"{key}.npy"
+    about = target_file.with_suffix(".json")
+    if not target_file.exists() or not about.exists():
+        _Packing(pictures, target, colour, span, skip_bad, progress).pack(files, target_file, about, to_train)
     kept = json.loads(about.read_text())
     names = [folders.printable(name) for name in kept["names"]]
     assigned = folders.labels_and_splits(names)
@@ -105,19 +180,17 @@ def folder(
     chosen = {
         "size": None if size is None else str(size),
         "pixel_range": pixel_range if inferred is None else f"{inferred[0]!r},{inferred[1]!r}",
-        "table": None if table is None else table_to_keep(table, path),
     }
-    source = Source(
-        np.load(packed, mmap_mode="r", allow_pickle=False),
+    return Source(
+        np.load(target_file, mmap_mode="r", allow_pickle=False),
         label=assigned.label,
         label_names=assigned.label_names,
         names=names,
         splits=assigned.splits,
         kind="image",
         options={name: value for name, value in chosen.items() if value is not None},
-        notes=(*format_notes, *split_notes, *kept["notes"], *assigned.notes),
+        notes=(*kept["notes"], *assigned.notes),
     )
-    return source if table is None else image_table.described(source, table_path(table, path), label)
 
 
 def _stat(file: Path) -> tuple[int, int]:
@@ -167,15 +240,16 @@ def _colour(name: str) -> tuple[int, int, int]:
 
 @dataclass
 class _Packing:
-    """Decodes images below `path` into one packed array.
+    """Decodes images into one packed array.
 
     Attributes:
-        path, target, colour, skip_bad, progress: as for `folder`, parsed.
+        pictures: where the images lie.
+        target, colour, skip_bad, progress: as for `folder`, parsed.
         span: the values of images with more than 8 bits that become black and white; None for 0..65535.
         notes: messages to the user.
     """
 
-    path: Path
+    pictures: Pictures
     target: tuple[int, int] | None
     colour: tuple[int, int, int]
     span: tuple[float, float] | None
@@ -188,8 +262,8 @@ class _Packing:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             heads = {n: head for n, head in self._each(pool, files, head_of, "opening images") if head is not None}
             if not heads:
-                raise DataError(f"{self.path}: none of its {len(files)} images can be read")
-            height, width = self.target or _common_size(self.path, heads)
+                raise DataError(f"{self.pictures.path}: none of its {len(files)} images can be read")
+            height, width = self.target or _common_size(self.pictures.path, heads)
             neutral = len(set(self.colour)) == 1
             grey = all(head.grey and (head.opaque or neutral) for head in heads.values())
             wide = [name for name, head in heads.items() if head.wide]
@@ -197,7 +271,7 @@ class _Packing:
                 self._find_span(pool, wide)
             span, resize = self.span, self.target is not None
 
-            def decode(file: Path) -> tuple[Array, int]:
+            def decode(file: File) -> tuple[Array, int]:
                 return decode_image(file, (height, width), self.colour, grey, span, resize)
 
             kept, clipped = [], []
@@ -209,7 +283,7 @@ class _Packing:
                         kept.append(name)
                         clipped.append(decoded[1])
                 if not kept:
-                    raise DataError(f"{self.path}: none of its {len(files)} images can be read")
+                    raise DataError(f"{self.pictures.path}: none of its {len(files)} images can be read")
                 packer.close()
                 if len(files) > len(kept):
                     self.notes.insert(
@@ -223,22 +297,24 @@ class _Packing:
     def _each(self, pool: ThreadPoolExecutor, names: list[str], job: Any, task: str) -> Iterator[tuple[str, Any]]:
         """(name, result of the job) for each file; the result is None for an unreadable file that is left out."""
 
-        def attempt(name: str) -> Any:
+        def attempt(pair: tuple[str, File]) -> Any:
+            name, file = pair
             try:
-                return job(self.path / name)
+                return job(file)
             except unreadable() as error:
                 if self.skip_bad:
                     return None
                 raise DataError(
-                    f"{self.path / name} cannot be read as an image ({error}): repair or remove it, "
+                    f"{self.pictures.path / name} cannot be read as an image ({error}): repair or remove it, "
                     "or pass `skip_bad=True`"
                 ) from error
 
-        for start in range(0, len(names), CHUNK):
-            part = names[start : start + CHUNK]
-            yield from zip(part, pool.map(attempt, part), strict=True)
+        done = 0
+        for part in self.pictures.chunks(names):
+            yield from zip((name for name, _ in part), pool.map(attempt, part), strict=True)
+            done += len(part)
             if self.progress is not None:
-                self.progress(task, min(start + CHUNK, len(names)), len(names))
+                self.progress(task, done, len(names))
 
     def _find_span(self, pool: ThreadPoolExecutor, names: list[str]) -> None:
         """Set the span to the range of all values if 0..65535 does not contain them or leaves few grey levels."""

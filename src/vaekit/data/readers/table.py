@@ -7,19 +7,31 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
+from vaekit.data import cache as caches
 from vaekit.data.core import Array, Column, counted, listed
 from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
-from . import delimited, frames, spreadsheet
+from . import columnar, delimited, frames, spreadsheet
 from .cells import Decimal, Table, missing_words
 from .coding import code, texts_of
 from .dialect import Header
 from .infer import check_short, chosen_types, indices, infer, on_columns, on_counts, on_missing, on_names
 from .registry import reader
 
-SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".parquet", ".pq", *spreadsheet.SUFFIXES)
+SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".tab",
+    ".psv",
+    ".txt",
+    ".data",
+    ".dat",
+    *columnar.PARQUET,
+    *columnar.ARROW,
+    *spreadsheet.SUFFIXES,
+)
 PACKED = (".gz", ".bz2", ".xz")
 LABEL = ("label", "y", "class")
 LABELS = ("label", "labels", "y", "class", "classes", "target", "targets")
@@ -45,13 +57,7 @@ def is_table(path: Path) -> bool:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in SUFFIXES
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a file is in Parquet format, by its first bytes or its suffix."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+    return bool(suffixes) and suffixes[-1] in SUFFIXES and not columnar.holds_arrays(path)
 
 
 def is_sheet(path: Path) -> bool:
@@ -60,29 +66,36 @@ def is_sheet(path: Path) -> bool:
 
 
 def typed(path: Path, sheet: str | None = None, header: str | None = None, expected: Sequence[str] = ()) -> Any:
-    """The table in a file whose cells have types (Parquet, a spreadsheet), as a frame; None for a file of text.
+    """The table in a file whose cells have types (Parquet, Arrow, a spreadsheet), as a frame; None for a file of text.
 
     Raises:
         DataError: the file is damaged, a package is missing, or as for `spreadsheet.read`.
     """
     if is_sheet(path):
         return spreadsheet.read(path, sheet, header, expected)
-    return frames.parquet(path) if is_parquet(path) else None
+    return columnar.Columnar((path,)).table() if columnar.is_columnar(path) else None
 
 
-def read(path: Path, *, sheet: str | None = None, **options: Any) -> Table:
-    """The columns of a table in a file; `sheet` is that of a spreadsheet, other options are as for `delimited.read`.
+def read(path: Path, *, sheet: str | None = None, cache: str | Path | None = None, **options: Any) -> Table:
+    """The columns of a table in a file.
+
+    Args:
+        path: path of the file.
+        sheet: name of the sheet of a spreadsheet.
+        cache: folder for a temporary file with the numbers of a large file, if not the default.
+        options: as for `delimited.read`.
 
     Raises:
         DataError: the file is missing, damaged or not a table, or has no rows or nested columns.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    frame = typed(path, sheet, options.get("header"), options.get("expected", ()))
-    if frame is not None:
-        kept = {name: options[name] for name in ("texts", "drop", "only") if name in options}
-        kept |= {"decimal": options.get("decimal")} if is_sheet(path) else {}
-        table = frames.read(frame, str(path), **kept)
+    kept = {name: options[name] for name in ("texts", "drop") if name in options}
+    if is_sheet(path):
+        found = spreadsheet.read(path, sheet, options.get("header"), options.get("expected", ()))
+        table = frames.read(found, str(path), decimal=options.get("decimal"), **kept)
+    elif columnar.is_columnar(path):
+        table = columnar.table_of(path, cache=cache, **kept)
     else:
         table = delimited.read(path, **options)
     if not table.names or (table.columns and not len(next(iter(table.columns.values())))):
@@ -101,13 +114,14 @@ class Asked(NamedTuple):
     schema: tuple[Column, ...]
     missing: bool
     to_train: bool
+    cache: str | Path | None = None
 
 
 @reader(
     "table",
     "a table (.csv, .parquet, .xlsx)",
     reads=lambda path: is_table(path) and not path.is_dir(),
-    files=".csv, .tsv, .txt, .data (plain or .gz), .parquet, .xlsx",
+    files=".csv, .tsv, .txt, .data (plain or .gz), .parquet, .feather, .xlsx",
 )
 def source(
     path: Path,
@@ -127,6 +141,7 @@ def source(
     schema: Sequence[Column] = (),
     missing: bool = False,
     to_train: bool = True,
+    cache: str | Path | None = None,
 ) -> Source:
     """A table whose columns are the data, with labels from `label` or a column named label, y or class.
 
@@ -145,6 +160,7 @@ def source(
         missing: with a schema, whether a text that is not a category is a missing value instead of an error.
         to_train: whether a missing label, group or column to drop is an error. If not, a table without a schema must
             not have categorical columns, because the codes of their categories would be unknown.
+        cache: folder for the rows of a large table, if not the default.
 
     Raises:
         DataError: a column is missing, holds values of another kind, or has too many texts for categories.
@@ -167,8 +183,10 @@ def source(
         expected=[column.name for column in schema],
         numeric=numeric,
         sheet=sheet,
+        cache=cache,
     )
-    checked = _checked(table, str(path), Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train))
+    asked = Asked(label, group, kind, chosen, dropped, tuple(schema), missing, to_train, cache)
+    checked = _checked(table, str(path), asked)
     options = {**_as_options(types, dropped), "delimiter": delimiter, "header": first_line(header), "decimal": decimal}
     options |= {"sheet": sheet}
     return replace(checked, options={name: value for name, value in options.items() if value} | checked.options)
@@ -251,7 +269,7 @@ def _checked(table: Table, where: str, asked: Asked) -> Source:
 
 
 def _source(table: Table, where: str, asked: Asked) -> Source:
-    label, group, kind, chosen, _, schema, missing, to_train = asked
+    label, group, kind, chosen, _, schema, missing, to_train, cache = asked
     columns, notes, known_schema = table.columns, list(table.notes), bool(schema)
     decimal: Decimal = table.options.get("decimal", "point")
     target = label or None
@@ -294,7 +312,7 @@ def _source(table: Table, where: str, asked: Asked) -> Source:
         schema = ()  # the columns are pixels or samples of a signal
     counts = bool(schema) and all(column.kind == "counts" for column in schema)
     return Source(
-        np.stack(coded, axis=1),
+        caches.stacked(coded, cache),
         label=None if target is None else extra[target],
         columns=extra,
         feature_names=names,

@@ -1,0 +1,442 @@
+"""Images in .zip and .tar archives, WebDataset shards included: read in place, without unpacking them to disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import tarfile
+import zipfile
+import zlib
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+
+from vaekit.data.core import Array, Progress, counted, listed
+from vaekit.data.paths import SHARDS, matching
+from vaekit.data.source import Source
+from vaekit.data.splits import PARTS, part_named
+from vaekit.errors import DataError
+
+from . import folders, frames
+from .image_file import File
+from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
+from .registry import reader
+from .stores import Key
+
+ZIP, TAR = ".zip", SHARDS[0]
+MOST_BYTES = 2**26
+"""Bytes of a file in an archive at most."""
+RATIO, SMALL = 1100, 2**20
+"""All files of a .zip may be 1,100 times as large as it (deflate reaches 1,032), or this many bytes."""
+MOST_TEXT = 2**20
+"""Bytes of a file with a label or further values at most."""
+CHUNK, CHUNK_BYTES = 64, 2**25
+"""Files, and bytes of a compressed archive, that are read at a time."""
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
+)
+"""Exceptions of zipfile and tarfile for damaged archives."""
+VALUES = ("cls", "json", "txt")
+"""Suffixes of the files of a WebDataset that hold a label or further values."""
+LABELS = ("label", "cls", "class", "y", "target")
+
+
+def _ends(path: Path, *suffixes: str) -> bool:
+    return path.name.lower().endswith(suffixes)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is an archive by its name, a pattern of such names, or a folder of .tar files."""
+    return folders.has_shards(path) if path.is_dir() else _ends(path, ZIP, *SHARDS)
+
+
+def shards(path: Path) -> list[Path]:
+    """The archives that a path stands for: a folder of .tar files, a pattern (see `paths.matching`), or one file."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if _ends(file, *SHARDS) and not file.name.startswith("."))
+    return [path] if path.exists() else matching(path)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Raise DataError for any exception about a damaged archive."""
+    try:
+        yield
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} cannot be read as an archive ({error}): damaged, protected by a password, or another format"
+        ) from error
+
+
+@dataclass
+class Archive:
+    """An archive of files. Abstract: the subclasses know the formats.
+
+    Attributes:
+        path: the file.
+        sizes: bytes of each regular file by its name, in the order of the archive.
+        left_out: number of links, and of files with names that lead out of the archive.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.left_out = 0
+        with _damage(self.path):
+            self._list()
+
+    def _list(self) -> None:
+        """Fill `sizes`."""
+        raise NotImplementedError
+
+    def _add(self, name: str, size: int, regular: bool) -> bool:
+        """Record a file; returns whether it is used."""
+        if folders.hidden(name):
+            return False
+        if not regular or name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name[:3]:
+            self.left_out += 1
+            return False
+        if name in self.sizes:
+            raise DataError(f"{self.path} has two files named {name!r}: rename one of them")
+        self.sizes[name] = size
+        return True
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of a file of at most `MOST_BYTES`."""
+
+    def check(self, name: str) -> None:
+        """Raise DataError for a file that is too large."""
+        if self.sizes[name] > MOST_BYTES:
+            raise DataError(
+                f"{self.path}: {name} has {self.sizes[name]:,} bytes, expected at most {MOST_BYTES:,}: unpack it"
+            )
+
+    def chunks(self, names: Sequence[str]) -> Iterator[list[tuple[str, File]]]:
+        """These files in their order, with their names, a few at a time."""
+        for start in range(0, len(names), CHUNK):
+            yield [(name, Inside(self, name)) for name in names[start : start + CHUNK]]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A file in an archive, read when it is opened."""
+
+    archive: Archive
+    name: str
+
+    def open(self) -> IO[bytes]:
+        """The content of the file."""
+        return io.BytesIO(self.archive.read(self.name))
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a file, already read."""
+
+    content: bytes
+
+    def open(self) -> IO[bytes]:
+        """The content of the file."""
+        return io.BytesIO(self.content)
+
+
+class Zip(Archive):
+    """A .zip archive."""
+
+    def _list(self) -> None:
+        self.file = zipfile.ZipFile(self.path)
+        total = 0
+        for info in self.file.infolist():
+            if info.flag_bits & 1:
+                raise DataError(f"{self.path} is protected by a password: unpack it, or save it without one")
+            if not info.is_dir() and self._add(info.filename, info.file_size, True):
+                total += info.file_size
+        size = self.path.stat().st_size
+        if total > max(SMALL, RATIO * size):
+            raise DataError(f"{self.path} declares files of {total:,} bytes, but has only {size:,}: it is damaged")
+
+    def read(self, name: str) -> bytes:
+        self.check(name)
+        with _damage(self.path), self.file.open(name) as file:
+            return file.read()
+
+
+class Tar(Archive):
+    """A .tar archive that is not compressed, whose files are read at their places."""
+
+    def _list(self) -> None:
+        self.places: dict[str, int] = {}
+        with tarfile.open(self.path, "r:") as file:
+            for member in file:
+                regular = member.isreg() and not member.issparse()
+                if not member.isdir() and self._add(member.name, member.size, regular):
+                    self.places[member.name] = member.offset_data
+
+    def read(self, name: str) -> bytes:
+        self.check(name)
+        with _damage(self.path), self.path.open("rb") as file:  # one per call, because several threads read
+            file.seek(self.places[name])
+            content = file.read(self.sizes[name])
+        if len(content) < self.sizes[name]:
+            raise DataError(f"{self.path} is cut short: {name} is not complete")
+        return content
+
+
+class PackedTar(Archive):
+    """A compressed .tar archive, which can only be read from its beginning: its files keep their order."""
+
+    def _members(self) -> Iterator[tuple[Any, Any]]:
+        with tarfile.open(self.path, "r|gz") as file:
+            for member in file:
+                yield file, member
+
+    def _list(self) -> None:
+        for _, member in self._members():
+            if not member.isdir():
+                self._add(member.name, member.size, member.isreg() and not member.issparse())
+
+    def read(self, name: str) -> bytes:
+        return next(file.open().read() for part in self.chunks([name]) for _, file in part)  # type: ignore[union-attr, no-any-return, arg-type]
+
+    def chunks(self, names: Sequence[str]) -> Iterator[list[tuple[str, File]]]:
+        wanted, part, held = set(names), [], 0
+        for name in names:
+            self.check(name)
+        with _damage(self.path):
+            for file, member in self._members():
+                if member.name not in wanted:
+                    continue
+                wanted.remove(member.name)
+                content = file.extractfile(member).read()
+                part.append((member.name, Content(content)))
+                held += len(content)
+                if len(part) == CHUNK or held > CHUNK_BYTES:
+                    yield part
+                    part, held = [], 0
+        if wanted:
+            raise DataError(f"{self.path} changed while it was read")
+        if part:
+            yield part
+
+
+def opened(path: Path) -> Archive:
+    """An archive, by the suffix of its name.
+
+    Raises:
+        DataError: it is missing, damaged or protected by a password.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    return Zip(path) if _ends(path, ZIP) else Tar(path) if _ends(path, TAR) else PackedTar(path)
+
+
+@dataclass(frozen=True)
+class InArchives(Pictures):
+    """The image files in one or several archives; with several, names begin with that of the archive."""
+
+    path: Path
+    archives: dict[str, Archive]
+
+    def place(self, name: str) -> tuple[Archive, str]:
+        """The archive of a file, and its name there."""
+        if len(self.archives) == 1:
+            return next(iter(self.archives.values())), name
+        shard, _, inner = name.partition("/")
+        return self.archives[shard], inner
+
+    def identity(self, names: list[str]) -> list[Any]:
+        stats = [(str(one.path.resolve()), one.path.stat()) for one in self.archives.values()]
+        return ["archives", [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats], names]
+
+    def chunks(self, names: list[str]) -> Iterator[list[tuple[str, File]]]:
+        of_shard: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for name in names:
+            archive, inner = self.place(name)
+            of_shard[archive.path.name].append((name, inner))
+        for pairs in of_shard.values():
+            archive, outer = self.place(pairs[0][0])[0], {inner: name for name, inner in pairs}
+            for part in archive.chunks([inner for _, inner in pairs]):
+                yield [(outer[inner], file) for inner, file in part]
+
+
+@reader(
+    "archive",
+    "an archive of images (.zip, .tar)",
+    reads=is_archive,
+    files=".zip, .tar, .tar.gz (of images)",
+    excludes={"shape": "resize its images with `size`"},
+)
+def source(
+    path: Path,
+    *,
+    size: Size = None,
+    background: Background = "white",
+    pixel_range: PixelRange = None,
+    skip_bad: SkipBad = False,
+    x_key: Key = None,
+    label: str | None = None,
+    to_train: bool = True,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """The images in a .zip or .tar archive, read like a folder of images, or as a WebDataset.
+
+    An archive is a WebDataset if files such as 17.cls or 17.json lie beside 17.jpg. Their numbers and texts then become
+    columns, and `cls` (or `label`, ...) the labels. Splits are those in the names of the archives (train-000.tar).
+
+    Args:
+        path: an archive; several .tar files as a folder or as a pattern with * ? [] or {000..010}.
+        size, background, pixel_range, skip_bad, to_train, cache, progress: as for a folder of images.
+        x_key: suffix of the images of a WebDataset, if it has several per example.
+        label: column with the labels of a WebDataset.
+
+    Raises:
+        DataError: an archive is damaged or has no images; or as for a folder of images.
+    """
+    paths = shards(path)
+    if not paths:
+        raise DataError(f"{path}: no such file")
+    pictures = InArchives(path, {one.name: opened(one) for one in paths})
+    single = len(paths) == 1
+    names = [name if single else f"{shard}/{name}" for shard, one in pictures.archives.items() for name in one.sizes]
+    files, notes = folders.images_among(names)
+    if not files:
+        kinds = Counter(PurePosixPath(name).suffix or name for name in names)
+        raise DataError(
+            f"{path} holds no images, but {listed([kind for kind, _ in kinds.most_common()]) or 'no files'}: unpack "
+            "it, and give the file or folder with the data"
+        )
+    if left_out := sum(one.left_out for one in pictures.archives.values()):
+        notes = [*notes, f"left out {counted(left_out, 'link')} and files with unsafe names"]
+    values = _values(names)
+    options = {"size": size, "background": background, "pixel_range": pixel_range, "skip_bad": skip_bad}
+    options |= {"to_train": to_train, "cache": cache, "progress": progress}
+    if values:
+        files = _one_each(files, x_key, path)
+        read = packed(pictures, files, **options)
+        read = replace(read, label=None, label_names=None, splits=None)
+        read = _described(read, pictures, values, label, path, to_train)
+    else:
+        files, split_notes = folders.in_splits(files) if to_train and single else (files, [])
+        if all(not isinstance(one, PackedTar) for one in pictures.archives.values()):
+            files = sorted(files)
+        read = packed(pictures, files, **options)
+        notes = [*notes, *split_notes]
+    read = read if single or not to_train else replace(read, splits=_splits(read.names or []))
+    return replace(read, notes=(*notes, *read.notes))
+
+
+def _key(name: str) -> tuple[str, str]:
+    """The key and the suffix of a file of a WebDataset: its name is split at the first point of its last part."""
+    folder, slash, file = name.rpartition("/")
+    key, _, suffix = file.partition(".")
+    return folder + slash + key, suffix.lower()
+
+
+def _values(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The files with a label or further values, by the key of the image beside them and their suffix; empty if none."""
+    images = {_key(name)[0] for name in folders.images_among(names)[0]}
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        key, suffix = _key(name)
+        if suffix in VALUES and key in images:
+            found[key][suffix] = name
+    return dict(found)
+
+
+def _one_each(files: list[str], chosen: str | None, path: Path) -> list[str]:
+    """The images with the chosen suffix, or all if no two have the same key."""
+    if chosen is not None:
+        kept = [name for name in files if _key(name)[1] == chosen.lower().lstrip(".")]
+        if not kept:
+            raise DataError(f"x_key={chosen!r}: {path} has no such images; it has {_suffixes(files)}")
+        return kept
+    if len({_key(name)[0] for name in files}) < len(files):
+        raise DataError(f"{path} has several images per example ({_suffixes(files)}): choose one of them with `x_key`")
+    return files
+
+
+def _suffixes(files: Sequence[str]) -> str:
+    return listed([suffix for suffix, _ in Counter(_key(name)[1] for name in files).most_common()])
+
+
+def _described(
+    read: Source, pictures: InArchives, values: dict[str, dict[str, str]], label: str | None, path: Path, to_train: bool
+) -> Source:
+    """The images of a WebDataset with the labels and columns of the files beside them."""
+    names = read.names or []
+    wanted = [name for image in names for name in values.get(_key(image)[0], {}).values()]
+    row = {_key(image)[0]: i for i, image in enumerate(names)}
+    cells: dict[str, list[Any]] = {}
+    for part in pictures.chunks(wanted):
+        for name, file in part:
+            key, suffix = _key(name)
+            with file.open() as stream:  # type: ignore[union-attr, call-arg]
+                text = stream.read(MOST_TEXT + 1)
+            for column, value in _parsed(text, suffix, f"{path}: {name}").items():
+                cells.setdefault(column, [None] * len(names))[row[key]] = value
+    columns: dict[str, Array] = {}
+    notes = list(read.notes)
+    for column, found in cells.items():
+        parsed = frames.values_of(found, f"{path}: {column}")
+        if parsed.dtype.kind == "O":
+            notes.append(f"column {column!r} holds long texts: not used")
+        else:
+            columns[column] = parsed
+    if label is not None and label not in columns and to_train:
+        raise DataError(f"label={label!r}: {path} has no such column; it has {listed(list(columns)) or 'none'}")
+    target = (
+        label
+        if label in columns
+        else next((name for name in LABELS if name in columns and _is_code(columns[name])), None)
+    )
+    codes = columns.pop(target) if target else None
+    if codes is not None and codes.dtype.kind == "f":
+        codes = np.where(np.isnan(codes), -1, codes)
+    return replace(read, label=codes, columns=columns, notes=tuple(notes))
+
+
+def _is_code(values: Array) -> bool:
+    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    return values.dtype.kind != "f" or bool((known == np.round(known)).all())
+
+
+def _parsed(content: bytes, suffix: str, where: str) -> dict[str, Any]:
+    """The numbers and texts in a file of a WebDataset, by the name of the column.
+
+    Raises:
+        DataError: the file is too long, or is not text in UTF-8 or JSON.
+    """
+    if len(content) > MOST_TEXT:
+        raise DataError(f"{where} is longer than {MOST_TEXT:,} bytes")
+    try:
+        text = content.decode("utf-8").strip()
+        found = json.loads(text) if suffix == "json" else {suffix: text}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not {'JSON' if suffix == 'json' else 'text in UTF-8'} ({error})") from error
+    if not isinstance(found, dict):
+        found = {"json": found}
+    plain = {str(name): value for name, value in found.items() if isinstance(value, str | int | float)}
+    return {name: value for name, value in plain.items() if not (isinstance(value, float) and math.isinf(value))}
+
+
+def _splits(names: Sequence[str]) -> dict[str, Any] | None:
+    """The rows of the splits that the names of the archives stand for, such as train-000.tar; None without any."""
+    stems = [re.sub(r"([-_.]?\d+)*(\.tar)?(\.gz|\.tgz)?$", "", name.partition("/")[0]) for name in names]
+    found = {stem: part_named(stem) for stem in set(stems)}
+    parts = np.array([(found[stem] or ("", ""))[0] for stem in stems])
+    splits = {part: np.flatnonzero(parts == part) for part in PARTS if (parts == part).any()}
+    return splits if "train" in splits and len(splits) > 1 and (parts != "").all() else None

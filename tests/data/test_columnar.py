@@ -1,0 +1,262 @@
+"""Arrow, Feather and Parquet: tables as in the same CSV, large ones mapped; columns of vectors and images."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaekit.data import cache as caches
+from vaekit.data import load, read_rows
+from vaekit.data.arrays import is_map
+from vaekit.data.readers import columnar, vectors
+from vaekit.errors import DataError, UnavailableError
+
+pa = pytest.importorskip("pyarrow")
+import pyarrow.feather as pf  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+N = 60
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+
+
+def table(missing=False):
+    rng = np.random.default_rng(0)
+    whole = [None if missing and i == 50 else int(i) for i in rng.integers(0, 40, N)]
+    return pa.table({
+        "size": rng.normal(size=N), "whole": whole, "kind": ["abc"[i % 3] for i in range(N)],
+        "flag": [i % 2 for i in range(N)], "label": [i % 4 for i in range(N)],
+        "narrow": rng.normal(size=N).astype("f4"),
+    })  # fmt: skip
+
+
+def as_csv(path, read):
+    columns = read.to_pydict()
+    lines = [
+        ",".join(columns),
+        *(
+            ",".join("" if v is None else repr(v).strip("'") for v in row)
+            for row in zip(*columns.values(), strict=True)
+        ),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write(path, read):
+    if path.suffix == ".parquet":
+        pq.write_table(read, path, row_group_size=17)
+    elif path.suffix == ".feather":
+        pf.write_feather(read, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, read.schema) as out:
+            out.write_table(read, max_chunksize=13)
+    return path
+
+
+def png(i, size=(6, 5)):
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)).save(out, "png")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.feather", "a.arrow"])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("missing", [False, True])
+def test_tables_are_read_like_the_same_csv_whether_mapped_or_not(tmp_path, name, large, missing, monkeypatch):
+    read = table(missing)
+    other = load(as_csv(tmp_path / "b.csv", read), missing="mask")
+    monkeypatch.setattr(caches, "LARGE", 10 if large else 2**30)
+    monkeypatch.setattr(columnar, "BATCH", 7)
+    one = load(write(tmp_path / name, read), missing="mask")
+    assert one.schema == other.schema
+    np.testing.assert_array_equal(one.train.raw.astype("f4"), other.train.raw)
+    np.testing.assert_array_equal(one.train.label, other.train.label)
+    assert is_map(one.train.raw) == large
+    rows = read_rows(tmp_path / name, schema=one.schema[:3], missing="mask")
+    np.testing.assert_array_equal(rows.x, one.train.raw[:, :3])
+
+
+def test_integers_beyond_int64_become_floats(tmp_path, monkeypatch):
+    big = pa.array([2**64 - 1 - i for i in range(N)], pa.uint64())
+    write(tmp_path / "a.parquet", pa.table({"a": big, "b": list(range(N))}))
+    small = load(tmp_path / "a.parquet").train[:]
+    monkeypatch.setattr(caches, "LARGE", 10)
+    np.testing.assert_array_equal(load(tmp_path / "a.parquet").train[:], small)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_columns_of_vectors_and_arrays(tmp_path, name, large, monkeypatch):
+    monkeypatch.setattr(caches, "LARGE", 10 if large else 2**30)
+    monkeypatch.setattr(vectors, "ROWS", 7)
+    rng = np.random.default_rng(0)
+    x, images = rng.normal(size=(N, 5)).astype("f4"), rng.integers(0, 256, (N, 4, 3), dtype=np.uint8)
+    for cells, want in (
+        (pa.array(list(x)), x),
+        (pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 5), x),
+        (pa.FixedShapeTensorArray.from_numpy_ndarray(images), images),
+        (pa.array(images.tolist(), pa.list_(pa.list_(pa.uint8()))), images),
+    ):
+        data = load(
+            write(
+                tmp_path / name,
+                pa.table({"emb": cells, "label": ["ab"[i % 2] for i in range(N)], "id": list(range(N))}),
+            )
+        )
+        np.testing.assert_array_equal(data.train.raw, want)
+        assert is_map(data.train.raw) == large
+        assert data.label_names == ["a", "b"]
+        assert data.train.columns["id"].tolist() == data.train.index.tolist()
+
+
+def test_vectors_that_cannot_be_one_array_are_refused(tmp_path):
+    for cells, message in (
+        ([[1.0, 2.0]] * 9 + [[1.0]], "lists of 1 to 2 values"),
+        ([[1.0, 2.0]] * 9 + [None], "cells without values"),
+        ([[1.0, 2.0]] * 9 + [[1.0, None]], "missing numbers"),
+    ):
+        write(tmp_path / "a.parquet", pa.table({"x": cells}))
+        with pytest.raises(DataError, match=message):
+            load(tmp_path / "a.parquet")
+    both = pa.table({"one": [[1.0, 2.0], [3.0, 1.0], [2.0, 2.0]], "two": [[1.0], [3.0], [2.0]]})
+    write(tmp_path / "a.parquet", both)
+    with pytest.raises(DataError, match=r"several columns of vectors or images \(one, two\)"):
+        load(tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet", x_key="two").shape == (1,)
+
+
+def features(**known):
+    return {"huggingface": json.dumps({"info": {"features": known}})}
+
+
+def test_columns_of_images_with_the_names_of_their_classes(tmp_path):
+    cells = [{"bytes": png(i), "path": f"{i}.png"} for i in range(12)]
+    read = pa.table({"image": cells, "label": [i % 2 for i in range(12)], "text": ["t"] * 12})
+    read = read.replace_schema_metadata(features(label={"names": ["cat", "dog"], "_type": "ClassLabel"}))
+    data = load(write(tmp_path / "a.parquet", read))
+    assert (data.kind, data.shape, data.label_names) == ("image", (3, 6, 5), ["cat", "dog"])
+    np.testing.assert_array_equal(data.train.raw[4], np.asarray(Image.open(io.BytesIO(png(4)))))
+    assert data.train.label.tolist() == [i % 2 for i in data.train.index]
+    cells[3] = {"bytes": b"no image", "path": "3.png"}
+    bad = write(tmp_path / "b.parquet", pa.table({"image": cells, "label": list(range(12))}))
+    with pytest.raises(DataError, match=r"b\.parquet/3 cannot be read as an image"):
+        load(bad)
+    data = load(bad, skip_bad=True)
+    assert (len(data.train.raw), sorted({*data.train.label, *data.valid.label, *data.test.label})) == (
+        11,
+        [0, 1, 2, *range(4, 12)],
+    )
+
+
+def test_a_table_with_a_column_of_lists_is_still_a_table(tmp_path):
+    rng = np.random.default_rng(0)
+    read = pa.table({**{f"c{i}": rng.normal(size=20) for i in range(5)}, "tags": [[1] * (i % 3) for i in range(20)]})
+    path = write(tmp_path / "a.parquet", read)
+    with pytest.raises(DataError, match=r"'tags' is nested"):
+        load(path)
+    assert load(path, drop="tags").shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather"])
+def test_damaged_arrow_files_are_refused(tmp_path, name):
+    path = write(tmp_path / name, table())
+    whole = path.read_bytes()
+    for content in (b"", b"no", whole[:200], whole[:40] + bytes(300) + whole[340:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.(arrow|feather)"):
+            load(path)
+
+
+# --- data sets of Hugging Face ------------------------------------------------------------------------------------
+
+
+def saved_by_hand(path, read, shards=2):
+    """A folder as `save_to_disk` writes it."""
+    path.mkdir(parents=True)
+    size, names = -(-len(read) // shards), [f"data-{i:05}-of-{shards:05}.arrow" for i in range(shards)]
+    for i, name in enumerate(names):
+        write(path / name, read.slice(i * size, size))
+    (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+    (path / "dataset_info.json").write_text("{}")
+
+
+def test_saved_folders_are_read_without_the_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype("f4")
+    read = pa.table({"emb": list(x), "label": [i % 2 for i in range(30)]})
+    read = read.replace_schema_metadata(features(label={"names": ["no", "yes"], "_type": "ClassLabel"}))
+    saved_by_hand(tmp_path / "one", read)
+    data = load(tmp_path / "one")
+    np.testing.assert_array_equal(data.train.raw, x)
+    assert data.label_names == ["no", "yes"]
+    saved_by_hand(tmp_path / "all/train", read)
+    saved_by_hand(tmp_path / "all/test", read.slice(0, 7))
+    (tmp_path / "all/dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    data = load(tmp_path / "all")
+    assert (len(data.train) + len(data.valid), len(data.test)) == (30, 7)
+    np.testing.assert_array_equal(data.test[:], x[:7])
+    (tmp_path / "all/dataset_dict.json").write_text(json.dumps({"splits": ["train", "../one"]}))
+    with pytest.raises(DataError, match="expected a list of splits"):
+        load(tmp_path / "all")
+    (tmp_path / "one/state.json").write_text(json.dumps({"_data_files": [{"filename": "../x.arrow"}]}))
+    with pytest.raises(DataError, match="expected the names of files"):
+        load(tmp_path / "one")
+
+
+def test_saved_tables_are_tables(tmp_path):
+    saved_by_hand(tmp_path / "one", table())
+    one, other = load(tmp_path / "one"), load(write(tmp_path / "a.parquet", table()))
+    assert one.schema == other.schema
+    np.testing.assert_array_equal(one.train.raw, other.train.raw)
+
+
+def test_the_real_library_writes_what_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    datasets = pytest.importorskip("datasets")
+    images = [Image.open(io.BytesIO(png(i))) for i in range(10)]
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    made = datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(10)]}, features=kinds)
+    datasets.DatasetDict({"train": made, "validation": made.select(range(3)), "extra": made}).save_to_disk(
+        tmp_path / "a"
+    )
+    data = load(tmp_path / "a")
+    assert (len(data.train) + len(data.test), len(data.valid), data.label_names) == (10, 3, ["cat", "dog"])
+    np.testing.assert_array_equal(data.valid[1], np.asarray(images[1]))
+    assert any("left out 1 split: extra" in note for note in data.notes)
+
+
+def test_names_are_downloaded_only_when_given_and_failures_say_what_to_do(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(name, subset, cache_dir):
+        asked.append((name, subset))
+        if name == "user/lost":
+            raise ConnectionError("no route to the hub")
+        made = datasets.Dataset.from_dict({"emb": [[float(i), i % 3] for i in range(20)]})
+        path = tmp_path / "cached.arrow"
+        write(path, made.data.table)
+        return {"train": type("Part", (), {"cache_files": [{"filename": str(path)}], "__len__": lambda self: 20})()}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = load("hf://datasets/user/name", subset="small")
+    assert (data.name, data.source, data.options["subset"], data.shape) == (
+        "name",
+        "hf://datasets/user/name",
+        "small",
+        (2,),
+    )
+    with pytest.raises(
+        UnavailableError, match=r"hf://datasets/user/lost cannot be loaded \(ConnectionError: no route.*save_to_disk"
+    ):
+        load("hf://datasets/user/lost")
+    assert asked == [("user/name", "small"), ("user/lost", None)]
+    with pytest.raises(DataError, match="expected hf://datasets/USER/NAME"):
+        load("hf://models/user/name")

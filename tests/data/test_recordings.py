@@ -1,0 +1,86 @@
+"""Sound: windows of the samples as they were written, with rate, channels and recordings kept."""
+
+import numpy as np
+import pytest
+
+import vaekit as vk
+from vaekit.data import cache as caches
+from vaekit.data import load
+from vaekit.data.arrays import is_map
+from vaekit.errors import DataError
+
+soundfile = pytest.importorskip("soundfile")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, seed=0, n=1000, channels=1, rate=8000, **more):
+    samples = np.random.default_rng(seed).integers(-(2**15), 2**15, (n, channels)).astype(np.int16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples[:, 0] if channels == 1 else samples, rate, **more)
+    return samples.astype("f4") / 2**15
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_windows_are_the_samples_of_the_file(tmp_path, suffix, channels, large, monkeypatch):
+    monkeypatch.setattr(caches, "LARGE", 10 if large else 2**30)
+    samples = write(tmp_path / f"a.{suffix}", channels=channels)
+    data = load(tmp_path / f"a.{suffix}", window=64)
+    want = samples[:960].reshape(15, 64, channels)
+    np.testing.assert_array_equal(data.train.raw, want if channels == 2 else want[..., 0])
+    assert (data.kind, data.shape, data.options) == ("signal", (channels, 64), {"window": 64, "sample_rate": 8000})
+    assert is_map(data.train.raw) == large
+    assert any("40 samples after the last whole window" in note for note in data.notes)
+    assert data.train.columns["start"].tolist() == [i * 64 / 8000 for i in data.train.index]
+
+
+def test_folders_give_labels_and_recordings_that_can_be_kept_together(tmp_path):
+    for i in range(8):
+        write(tmp_path / "set" / "ab"[i % 2] / f"{i}.wav", seed=i, n=200)
+    data = load(tmp_path / "set", window=50, group="recording")
+    assert (len(data.train.raw), data.label_names) == (32, ["a", "b"])
+    parts = [set(getattr(data, part).columns["recording"]) for part in ("train", "valid", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 8
+    assert any("`group='recording'`" in note for note in load(tmp_path / "set", window=50).notes)
+
+
+def test_other_rates_and_channels_are_refused_with_the_command_that_converts(tmp_path):
+    write(tmp_path / "a.wav")
+    write(tmp_path / "b.wav", rate=16000)
+    with pytest.raises(
+        DataError, match=r"b\.wav has 16,000 samples per second, expected 8,000 as a\.wav.*ffmpeg -i b\.wav -ar 8000"
+    ):
+        load(tmp_path, window=64)
+    with pytest.raises(DataError, match="expected 16,000 as `sample_rate`"):
+        load(tmp_path / "a.wav", window=64, sample_rate=16000)
+    write(tmp_path / "b.wav", channels=2)
+    with pytest.raises(DataError, match=r"2 channels, expected 1 as a\.wav.*-ac 1"):
+        load(tmp_path, window=64)
+    with pytest.raises(DataError, match="no recording has 5,000 samples"):
+        load(tmp_path / "a.wav", window=5000)
+
+
+def test_damaged_sound_is_refused(tmp_path):
+    for suffix in ("wav", "flac"):
+        write(tmp_path / f"a.{suffix}")
+        whole = (tmp_path / f"a.{suffix}").read_bytes()
+        for content in (b"", b"no", whole[:20]):
+            (tmp_path / f"a.{suffix}").write_bytes(content)
+            with pytest.raises(DataError, match=rf"a\.{suffix} cannot be read as sound"):
+                load(tmp_path / f"a.{suffix}")
+
+
+def test_a_model_of_sound_takes_recordings_of_its_rate(tmp_path):
+    write(tmp_path / "a.wav")
+    data = load(tmp_path / "a.wav", window=32)
+    run = vk.fit(data, out=tmp_path / "run", steps=2, latent=2, hidden=(4,), batch=8, compile="off", progress=False)
+    write(tmp_path / "b.flac", seed=3)
+    assert len(run.encode(tmp_path / "b.flac")) == 31
+    write(tmp_path / "c.flac", seed=3, rate=44100)
+    with pytest.raises(DataError, match="expected 8,000 as `sample_rate`"):
+        run.encode(tmp_path / "c.flac")
