@@ -80,7 +80,7 @@ def test_tables_are_read_like_the_same_csv_whether_mapped_or_not(tmp_path, name,
     np.testing.assert_array_equal(one.train.label, other.train.label)
     assert is_map(one.train.raw) == large
     rows = read_rows(tmp_path / name, schema=one.schema[:3], missing="mask")
-    np.testing.assert_array_equal(rows.x, one.train.raw[:, :3])
+    np.testing.assert_array_equal(rows.x.astype("f4"), one.train.raw[:, :3].astype("f4"))
 
 
 def test_integers_beyond_int64_become_floats(tmp_path, monkeypatch):
@@ -149,10 +149,9 @@ def test_columns_of_images_with_the_names_of_their_classes(tmp_path):
     with pytest.raises(DataError, match=r"b\.parquet/3 cannot be read as an image"):
         load(bad)
     data = load(bad, skip_bad=True)
-    assert (len(data.train.raw), sorted({*data.train.label, *data.valid.label, *data.test.label})) == (
-        11,
-        [0, 1, 2, *range(4, 12)],
-    )
+    assert (len(data.train.raw), data.label_names) == (11, [str(i) for i in range(12) if i != 3])
+    assert data.train.label.tolist() == data.train.index.tolist()
+    assert load(tmp_path / "a.parquet", label="label").label_names == ["cat", "dog"]
 
 
 def test_a_table_with_a_column_of_lists_is_still_a_table(tmp_path):
@@ -168,7 +167,7 @@ def test_a_table_with_a_column_of_lists_is_still_a_table(tmp_path):
 def test_damaged_arrow_files_are_refused(tmp_path, name):
     path = write(tmp_path / name, table())
     whole = path.read_bytes()
-    for content in (b"", b"no", whole[:200], whole[:40] + bytes(300) + whole[340:]):
+    for content in (b"", b"no", whole[:200], whole[: len(whole) - 300]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"a\.(arrow|feather)"):
             load(path)

@@ -28,8 +28,8 @@ from vaekit.errors import DataError
 from . import folders, frames
 from .image_file import File
 from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
+from .npz import Key  # registers .npz first: an option of several formats is listed with the first
 from .registry import reader
-from .stores import Key
 
 ZIP, TAR = ".zip", SHARDS[0]
 MOST_BYTES = 2**26
@@ -87,6 +87,7 @@ class Archive:
         path: the file.
         sizes: bytes of each regular file by its name, in the order of the archive.
         left_out: number of links, and of files with names that lead out of the archive.
+        notes: messages to the user.
     """
 
     path: Path
@@ -94,6 +95,7 @@ class Archive:
     def __post_init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.left_out = 0
+        self.notes: list[str] = []
         with _damage(self.path):
             self._list()
 
@@ -103,10 +105,9 @@ class Archive:
 
     def _add(self, name: str, size: int, regular: bool) -> bool:
         """Record a file; returns whether it is used."""
-        if folders.hidden(name):
-            return False
-        if not regular or name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name[:3]:
-            self.left_out += 1
+        unsafe = not regular or name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name[:3]
+        if unsafe or folders.hidden(name):
+            self.left_out += unsafe
             return False
         if name in self.sizes:
             raise DataError(f"{self.path} has two files named {name!r}: rename one of them")
@@ -184,6 +185,14 @@ class Tar(Archive):
                 regular = member.isreg() and not member.issparse()
                 if not member.isdir() and self._add(member.name, member.size, regular):
                     self.places[member.name] = member.offset_data
+            end = file.offset
+        with self.path.open("rb") as raw:
+            raw.seek(end)
+            last = raw.read(512)
+            if last not in (b"", bytes(512)):
+                raise DataError(f"{self.path} is cut short or damaged after {counted(len(self.sizes), 'file')}")
+            if not last:
+                self.notes.append(f"{self.path.name} has no end mark: it may be cut short, and lack its last files")
 
     def read(self, name: str) -> bytes:
         self.check(name)
@@ -312,7 +321,9 @@ def source(
     pictures = InArchives(path, {one.name: opened(one) for one in paths})
     single = len(paths) == 1
     names = [name if single else f"{shard}/{name}" for shard, one in pictures.archives.items() for name in one.sizes]
-    files, notes = folders.images_among(names)
+    values = _values(names)
+    beside = {name for found in values.values() for name in found.values()}
+    files, notes = folders.images_among(name for name in names if name not in beside)
     if not files:
         kinds = Counter(PurePosixPath(name).suffix or name for name in names)
         raise DataError(
@@ -321,7 +332,7 @@ def source(
         )
     if left_out := sum(one.left_out for one in pictures.archives.values()):
         notes = [*notes, f"left out {counted(left_out, 'link')} and files with unsafe names"]
-    values = _values(names)
+    notes += [note for one in pictures.archives.values() for note in one.notes]
     options = {"size": size, "background": background, "pixel_range": pixel_range, "skip_bad": skip_bad}
     options |= {"to_train": to_train, "cache": cache, "progress": progress}
     if values:
@@ -403,7 +414,7 @@ def _described(
         if label in columns
         else next((name for name in LABELS if name in columns and _is_code(columns[name])), None)
     )
-    codes = columns.pop(target) if target else None
+    codes = None if target is None or label in columns else columns.pop(target)  # a label that is asked for is a column
     if codes is not None and codes.dtype.kind == "f":
         codes = np.where(np.isnan(codes), -1, codes)
     return replace(read, label=codes, columns=columns, notes=tuple(notes))

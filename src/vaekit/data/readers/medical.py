@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import struct
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -130,12 +131,27 @@ def _damage(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except DAMAGE as error:
+    except (*DAMAGE, *_own()) as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
         raise DataError(
             f"{path} cannot be read ({why}): damaged, or of a kind that is not supported; convert it, for example to "
             "NIfTI with dcm2niix"
         ) from error
+
+
+def _own() -> list[type[Exception]]:
+    """The exceptions of pydicom and nibabel that are none of `DAMAGE`, of those that are imported."""
+    found: list[type[Exception]] = []
+    if "pydicom" in sys.modules:
+        from pydicom.errors import InvalidDicomError
+
+        found.append(InvalidDicomError)
+    if "nibabel" in sys.modules:
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
+
+        found += [ImageFileError, HeaderDataError]
+    return found
 
 
 def _is_dicom(path: Path) -> bool:

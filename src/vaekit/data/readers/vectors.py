@@ -104,15 +104,26 @@ def of_columns(columns: Columnar, path: Path, x_key: str | None, label: str | No
     else:
         found, kept = Source(_values(columns, x, path, reading)), np.arange(len(columns))
     further = {name: values[kept] for name, values in further.items()}
-    codes = further.pop(target) if target is not None else None
+    codes = None
+    if target == label and target is not None:  # a label that is asked for is a column
+        further[target] = _named(further[target], class_names)
+    elif target is not None:
+        codes = further.pop(target)
     return replace(
         found,
         label=codes,
-        label_names=class_names,
+        label_names=None if codes is None else class_names,
         columns=further,
         notes=(*notes, *found.notes),
         options={name: value for name, value in found.options.items() if value is not None},
     )
+
+
+def _named(codes: Array, names: list[str] | None) -> Array:
+    """The names of codes, empty for -1; the codes themselves without names or with others."""
+    if names is None or not len(codes) or codes.min() < -1 or codes.max() >= len(names):
+        return codes
+    return np.array([*names, ""])[codes]
 
 
 def _is_plain(kind: Any) -> bool:
