@@ -4,12 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 import vaekit as vk
 from vaekit.data import cache as caches
 from vaekit.data import load, read_rows
 from vaekit.data.arrays import is_map
+from vaekit.data.readers import matlab5 as parser
 from vaekit.errors import DataError
 
 h5py = pytest.importorskip("h5py")
@@ -161,6 +162,24 @@ def test_logical_arrays_splits_and_other_variables_of_matlab(tmp_path, rng):
         load(tmp_path / "c.mat")
     with pytest.raises(DataError, match="examples must be 'first' or 'last'"):
         load(tmp_path / "b.mat", examples="middle")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_type_of_number_is_read_as_scipy_reads_it(tmp_path, rng, packed):
+    kinds = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
+    made = {f"{kind}_{n}": rng.integers(0, 90, (n, 3)).astype(kind) for kind in kinds for n in (1, 2, 7)}
+    made |= {"fractions": rng.normal(size=(4, 5, 6)), "bits": rng.random((5, 3)) < 0.5, "text": "abc"}
+    savemat(tmp_path / "a.mat", made, do_compression=packed)
+    known = loadmat(tmp_path / "a.mat", mat_dtype=True)
+    found = parser.variables(tmp_path / "a.mat")
+    assert {variable.name for variable in found} == set(made)
+    for variable in found:
+        if variable.name == "text":
+            assert variable.dtype is None
+            continue
+        values = parser.read(tmp_path / "a.mat", variable)
+        np.testing.assert_array_equal(values, known[variable.name])
+        assert values.dtype == made[variable.name].dtype
 
 
 def test_damaged_and_foreign_files_named_mat_are_refused(tmp_path, rng):

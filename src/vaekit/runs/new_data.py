@@ -332,7 +332,7 @@ def options_of(model: Reader, source: str, *, table: str | None = None) -> dict[
         own = stored.get("table", "") if model.composition.condition is not None else ""
         # the training images' table may also describe these images, or their folder may have a table of that name
         described_by = table or (own if own and ((path / own).is_file() or Path(own).is_file()) else None)
-        if not described_by and "table" in reader.options:
+        if not described_by and reader is not None and "table" in reader.options:
             kept.pop("label", None)
         return kept | {"size": "x".join(map(str, model.spec.shape[1:])), "table": described_by}
     if reader is not None and reader.name == "table":

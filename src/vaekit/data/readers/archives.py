@@ -26,7 +26,7 @@ from vaekit.data.splits import PARTS, part_named
 from vaekit.errors import DataError
 
 from . import folders, frames
-from .image_file import File
+from .image_file import File, content_of
 from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
 from .npz import Key  # registers .npz first: an option of several formats is listed with the first
 from .registry import reader
@@ -218,10 +218,11 @@ class PackedTar(Archive):
                 self._add(member.name, member.size, member.isreg() and not member.issparse())
 
     def read(self, name: str) -> bytes:
-        return next(file.open().read() for part in self.chunks([name]) for _, file in part)  # type: ignore[union-attr, no-any-return, arg-type]
+        return next(content_of(file).read() for part in self.chunks([name]) for _, file in part)
 
     def chunks(self, names: Sequence[str]) -> Iterator[list[tuple[str, File]]]:
-        wanted, part, held = set(names), [], 0
+        wanted, held = set(names), 0
+        part: list[tuple[str, File]] = []
         for name in names:
             self.check(name)
         with _damage(self.path):
@@ -333,7 +334,7 @@ def source(
     if left_out := sum(one.left_out for one in pictures.archives.values()):
         notes = [*notes, f"left out {counted(left_out, 'link')} and files with unsafe names"]
     notes += [note for one in pictures.archives.values() for note in one.notes]
-    options = {"size": size, "background": background, "pixel_range": pixel_range, "skip_bad": skip_bad}
+    options: dict[str, Any] = {"size": size, "background": background, "pixel_range": pixel_range, "skip_bad": skip_bad}
     options |= {"to_train": to_train, "cache": cache, "progress": progress}
     if values:
         files = _one_each(files, x_key, path)
@@ -395,7 +396,7 @@ def _described(
     for part in pictures.chunks(wanted):
         for name, file in part:
             key, suffix = _key(name)
-            with file.open() as stream:  # type: ignore[union-attr, call-arg]
+            with content_of(file) as stream:
                 text = stream.read(MOST_TEXT + 1)
             for column, value in _parsed(text, suffix, f"{path}: {name}").items():
                 cells.setdefault(column, [None] * len(names))[row[key]] = value

@@ -217,7 +217,8 @@ def _numbers(source: Columnar, names: Sequence[str], cache: Any) -> tuple[dict[s
         file.truncate(8 * n * len(names))
     except OSError as error:
         raise caches.unwritable(folder, error) from error
-    columns, missing = {}, False
+    columns: dict[str, Array] = {}
+    missing = False
     for j, name in enumerate(names):
         floating = not str(source.schema.field(name).type).startswith(("int", "uint"))
         values = np.memmap(file, np.float64 if floating else np.int64, "r+", 8 * n * j, (n,))

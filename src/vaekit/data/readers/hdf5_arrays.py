@@ -1,22 +1,21 @@
-"""HDF5 files of arrays (.h5, .hdf5), and MATLAB files (.mat) of versions 4 to 7.3."""
+"""HDF5 files of arrays (.h5, .hdf5), and MATLAB files (.mat) of versions 5 to 7.3."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from vaekit.data.cache import joined
 from vaekit.data.core import Array, Progress
 from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
-from . import hdf5
+from . import hdf5, matlab5
 from .registry import reader, with_suffix
 from .stores import LABEL, Key, Store, hint, part_of, source_of
 from .tenx import is_h5 as is_tenx
@@ -26,10 +25,6 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"double", "single", "logical"}
 """Classes of MATLAB's arrays of numbers."""
 TEXT = np.dtype("U1")
-RATIO, SMALL = 1100, 2**20
-"""A variable may be 1,100 times as large as the file (deflate reaches 1,032), or this many bytes."""
-DAMAGE = (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError, EOFError, AttributeError, MemoryError)
-"""Exceptions of SciPy for damaged files, besides those of zlib."""
 Examples = Annotated[
     Literal["first", "last"] | str | None, Knob("axis of a MATLAB array that counts the examples; else inferred")
 ]
@@ -136,36 +131,21 @@ class _Matlab(Store):
 
 
 class _Matlab5(_Matlab):
-    """A file of version 7.2 or older, read by SciPy; a large variable is read whole once, and moved to the cache."""
+    """A file of versions 5 to 7.2; a large variable is read whole once, and moved to the cache."""
 
     def __init__(self, path: Path, cache: str | Path | None, examples: str | None, progress: Progress | None) -> None:
-        from scipy.io import whosmat
-
         super().__init__(path, cache, examples, progress)
-        with _damage(path):
-            listed = whosmat(path, appendmat=False)
-        for name, shape, kind in listed:
-            if kind in NUMERIC and all(side >= 0 for side in shape):
-                self.shapes[name] = self.flat(tuple(map(int, shape)))
-                self.dtypes[name] = np.dtype({"logical": "bool", "single": "f4"}.get(kind, kind))
-        self.others = [name for name, _, kind in listed if kind not in NUMERIC]
+        found = matlab5.variables(path)
+        self.found = {variable.name: variable for variable in found if variable.dtype is not None}
+        self.others = [variable.name for variable in found if variable.dtype is None]
+        for name, variable in self.found.items():
+            assert variable.dtype is not None
+            self.shapes[name], self.dtypes[name] = self.flat(variable.shape), variable.dtype
 
     def read(self, key: str) -> Array:
-        from scipy.io import loadmat
-
-        shape, dtype, size = self.shapes[key], self.dtypes[key], self.path.stat().st_size
-        if math.prod(shape) * dtype.itemsize > max(SMALL, 8 * RATIO * size):  # doubles may be stored as bytes
-            raise DataError(f"{self.path}: {key} declares {shape} of {dtype}, but the file has {size:,} bytes")
-        with _damage(self.path):
-            values: Any = loadmat(self.path, variable_names=[key], appendmat=False)[key]
-            if values.dtype.kind not in "buif":
-                raise DataError(f"{self.path}: {key} holds {values.dtype}, expected real numbers")
-            values = values.astype(dtype, copy=False)  # doubles that are whole numbers are stored as integers
-            return np.ascontiguousarray(values.reshape(shape) if len(shape) == 1 else values)
+        return np.ascontiguousarray(matlab5.read(self.path, self.found[key]).reshape(self.shapes[key]))
 
     def data(self, key: str) -> Array:
-        from vaekit.data.cache import joined
-
         values = self.read(key)
         values = np.ascontiguousarray(np.moveaxis(values, -1, 0)) if self._last(key) else values
         return joined([values], self.cache, self.progress) if values.dtype.kind in "uif" else values
@@ -201,24 +181,6 @@ class _Matlab7(_Matlab):
         found = hdf5.mapped(self.found[key], key, target, self.progress, turned=not last)
         axes = range(found.ndim - 1, 0, -1)  # the rows of `found` are examples, with their own axes still reversed
         return found.transpose(0, *axes) if last else found
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Raise DataError for any exception of SciPy about a damaged file."""
-    import zlib
-
-    from scipy.io.matlab import MatReadError
-
-    try:
-        yield
-    except DataError:
-        raise
-    except (*DAMAGE, MatReadError, NotImplementedError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as a MATLAB file ({error}): damaged, or another format; save it again with -v7 or "
-            "-v7.3"
-        ) from error
 
 
 @reader("mat", "a MATLAB file (.mat)", reads=with_suffix(".mat"), files=".mat")

@@ -40,6 +40,11 @@ class Opener(Protocol):
 File = Path | Opener
 
 
+def content_of(file: File) -> IO[bytes]:
+    """The content of an image file, open for reading."""
+    return file.open("rb") if isinstance(file, Path) else file.open()
+
+
 def _stream(file: File) -> "Path | IO[bytes]":
     return file if isinstance(file, Path) else file.open()
 
@@ -150,7 +155,7 @@ def _bits(image: "Image.Image", file: File) -> int:
 
 def _bits_of_header(file: File) -> int:
     """Bits per channel of a JPEG 2000 (marker SIZ, ISO/IEC 15444-1, A.5.1) or an AVIF (box av1C); 8 if not found."""
-    with file.open("rb") if isinstance(file, Path) else file.open() as opened:
+    with content_of(file) as opened:
         start = opened.read(2**18)
     if (at := start.find(b"\xff\x4f\xff\x51")) >= 0 and len(start) > at + 42:
         return (start[at + 42] & 0x7F) + 1

@@ -182,7 +182,7 @@ def _volume(path: Path) -> Any:
     except ImportError as error:
         raise _needs(path, "nibabel") from error
     with _damage(path):
-        opened = nibabel.load(str(path))
+        opened: Any = nibabel.load(str(path))
         if len(opened.shape) not in (3, 4) or 0 in opened.shape:
             raise DataError(f"{path} has the shape {opened.shape}, expected a volume, or several")
         return opened

@@ -285,7 +285,7 @@ def dataset(
     if path.parts[:1] == (REMOTE.rstrip("/"),):
         files = _downloaded(path, subset, cache)
     else:
-        if subset is not None:
+        if subset is not None and to_train:
             raise DataError(f"`subset` applies to hf://datasets/USER/NAME, not to {path}; omit it")
         files = _saved(path)
     chosen, notes = _in_splits(files, to_train)
@@ -336,7 +336,7 @@ def _saved(path: Path) -> dict[str, list[Path]]:
         state = _json(folder / "state.json")
         entries = state.get("_data_files")
         entries = entries if isinstance(entries, list) else []
-        files = [one.get("filename") for one in entries if isinstance(one, dict)]
+        files: list[Any] = [one.get("filename") for one in entries if isinstance(one, dict)]
         if not files or not all(isinstance(file, str) and _is_plain_name(file) for file in files):
             raise DataError(f"{folder / 'state.json'} is damaged: expected the names of files; save the data again")
         found[split] = [folder / file for file in files]
