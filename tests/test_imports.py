@@ -41,6 +41,7 @@ LAYERS = (
     ["toys", "sklearn"],
     ["pyod"],
     ["studies"],
+    ["tuning"],
     ["cli"],
     ["__main__"],
 )

@@ -40,6 +40,7 @@ _HOMES = {
     "load": "data",
     "open": "run",
     "study": "studies",
+    "tune": "tuning",
 }
 _MODULES = {
     "densities": "densities",

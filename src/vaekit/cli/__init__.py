@@ -39,6 +39,7 @@ from . import (
     prior,
     samples,
     study,
+    tune,
     use,
 )
 from .mistakes import check_command, explained
@@ -80,6 +81,7 @@ COMMANDS = (
     live.explore,
     live.export,
     study.study,
+    tune.tune,
     listing.recipes,
     listing.datasets,
     listing.metrics,
@@ -101,8 +103,9 @@ def build(argv: Sequence[str]) -> App:
     show_all = "--help-all" in argv
     app.command(fit.command(argv, show_all) if argv[:1] == ["fit"] else fit.placeholder, name="fit")
     for function in COMMANDS:
-        if function is doctor.doctor and argv[:1] == ["doctor"]:
-            app.command(doctor.command(argv, show_all), name="doctor")
+        if function in (doctor.doctor, tune.tune) and argv[:1] == [function.__name__]:
+            made = doctor.command if function is doctor.doctor else tune.command
+            app.command(made(argv, show_all), name=function.__name__)
             continue
         if argv[:1] == [function.__name__]:
             exact(function)

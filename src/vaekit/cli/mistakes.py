@@ -24,6 +24,8 @@ COMMANDS = {
     "eval": "evaluate",
     "experiment": "study",
     "generate": "sample",
+    "hpo": "tune",
+    "hyperparameters": "tune",
     "impute": "fill",
     "inpaint": "fill",
     "likelihood": "score",
@@ -32,6 +34,9 @@ COMMANDS = {
     "models": "recipes",
     "morph": "interpolate",
     "onnx": "export",
+    "optimise": "tune",
+    "optimize": "tune",
+    "optuna": "tune",
     "pack": "compress",
     "plot": "report",
     "predict": "encode",
@@ -39,9 +44,11 @@ COMMANDS = {
     "resume": "fit",
     "run": "fit",
     "save": "export",
+    "search": "tune",
     "serve": "explore",
     "show": "report",
     "studies": "study",
+    "sweep": "tune",
     "test": "evaluate",
     "train": "fit",
     "transform": "encode",
@@ -100,9 +107,9 @@ def _option(error: UnknownOptionError, command: str) -> str:
     """The message for an unknown option, with the recipes that have it or a suggestion."""
     flag = (error.token.keyword or error.token.value or "").partition("=")[0]
     known = sorted(name for argument in error.argument_collection for name in argument.names if name.startswith("-"))
-    bare = {name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command == "fit" else []))}
+    bare = {name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command in ("fit", "tune") else []))}
     plain = flag.lstrip("-").replace("-", "_")
-    if command == "fit":
+    if command in ("fit", "tune"):
         others = [r.name for r in catalogue.recipes().values() if plain in (a.name for a in r.arguments)]
         if others:
             return f"{flag} belongs to other recipes: add --recipe {' or '.join(others[:4])}, or omit {flag}"

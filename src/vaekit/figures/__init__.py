@@ -21,6 +21,7 @@ from .plots import (
 )
 from .series import families, heat, lines
 from .style import PALETTE, current, figure_png, theme
+from .sweeps import slices, trial_curves
 from .tables import marginals
 
 __all__ = [
@@ -63,8 +64,10 @@ __all__ = [
     "seed_curves",
     "show",
     "show_pictures",
+    "slices",
     "table",
     "theme",
     "to_uint8",
     "training_curves",
+    "trial_curves",
 ]
