@@ -107,7 +107,9 @@ def _option(error: UnknownOptionError, command: str) -> str:
     """The message for an unknown option, with the recipes that have it or a suggestion."""
     flag = (error.token.keyword or error.token.value or "").partition("=")[0]
     known = sorted(name for argument in error.argument_collection for name in argument.names if name.startswith("-"))
-    bare = {name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command in ("fit", "tune") else []))}
+    bare = {
+        name.lstrip("-"): name for name in (*known, "--help", *(["--help-all"] if command in ("fit", "tune") else []))
+    }
     plain = flag.lstrip("-").replace("-", "_")
     if command in ("fit", "tune"):
         others = [r.name for r in catalogue.recipes().values() if plain in (a.name for a in r.arguments)]

@@ -19,7 +19,7 @@ from vaekit.utils.wording import worded
 
 from . import catalogue, fit
 from .output import at_least, check_source
-from .parameters import FLAG, option, split
+from .parameters import option, split
 
 if TYPE_CHECKING:
     from vaekit.tuning import Sweep
@@ -77,7 +77,7 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     search.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [subject, *own, *of_fit, *fit.data_options(show_all, taken)]
     )
-    search.__doc__ = f"{tune.__doc__}\n\nExample: {EXAMPLE}"
+    search.__doc__ = f"{inspect.getdoc(tune)}\n\nExample: {EXAMPLE}"
     return search
 
 
@@ -103,10 +103,11 @@ def _own() -> list[inspect.Parameter]:
 def _tune(source: str | None, recipe: str, own: dict[str, Any], named: dict[str, Any]) -> int:
     """Run the sweep; `named` are options of the recipe, of training and of reading data."""
     out = None if own.get("out") is None else checked_path(own["out"])
-    if source is None and (out is None or not (out / "sweep.json").is_file()):
+    continued = out is not None and (out / "sweep.json").is_file()
+    if source is None and not continued:
         raise ChoiceError("tune needs DATA: a name (`vaekit datasets` lists them) or a path; or --out of a sweep")
-    if not own.get("over"):
-        raise ChoiceError(f'tune needs --over, such as --over "latent=2..64:log,lr=1e-4..1e-2:log": {EXAMPLE}')
+    if not own.get("over") and not continued:
+        raise ChoiceError(f"tune needs --over, such as: {EXAMPLE}")
     at_least(0, confirm=own.get("confirm"))
     names = [name for name in fit.data_names() if name not in {a.name for a in catalogue.recipe(recipe).arguments}]
     training, of_data, arguments = split(named, tuple(fit.TRAINING), names)
@@ -114,16 +115,17 @@ def _tune(source: str | None, recipe: str, own: dict[str, Any], named: dict[str,
     if source is not None:
         check_source(source)
     with uncollected(lasting=True):
-        from vaekit.tuning import sweep as sweeps  # imports torch
+        from vaekit.tuning import search  # imports torch
         from vaekit.tuning.space import space
 
-    sweeps.require()
-    space(own["over"], recipe, arguments, training)  # before the data are read, which may take minutes
-    metrics = own.get("metrics") or ("elbo",)
+    search.require()
     asked = {name: own[name] for name in ("trials", "minutes", "jobs", "prune") if name in own}
+    if over := ",".join(own.get("over") or ()):
+        space(over, recipe, arguments, training)  # before the data are read, which may take minutes
+        asked |= {"recipe": recipe, "over": over, "metrics": ",".join(own.get("metrics") or ("elbo",))}
     data = None if source is None else fit.load(source, **of_data)
     try:
-        found = sweeps.tune(data, recipe, over=own["over"], metrics=metrics, out=out, **asked, **arguments, **training)
+        found = search.tune(data, out=out, **asked, **arguments, **training)
         if own.get("confirm"):
             found.confirm(seeds=own["confirm"])
             found.report()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .analysis import Importance, Lead
 from .records import Trial
-from .sweep import Sweep, tune
+from .search import tune
+from .sweep import Sweep
 
 __all__ = ["Importance", "Lead", "Sweep", "Trial", "tune"]

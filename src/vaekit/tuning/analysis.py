@@ -6,6 +6,7 @@ is too good on average (the winner's curse). The lead on data that had no part i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaekit.metrics import METRICS
 from vaekit.studies.words import Estimate, difference, paired
 from vaekit.utils.uncertainty import resampled
 
-from .records import Judge, Trial, quietly
+from .records import Judge, Trial, quietly, shown
 
 if TYPE_CHECKING:
     import optuna
@@ -67,6 +69,22 @@ class Importance:
 def sign(judge: Judge) -> int:
     """1 if higher is better, -1 if lower is."""
     return 1 if judge["better"] == "higher" else -1
+
+
+def estimated(trial: Trial, judge: Judge) -> Estimate:
+    """The number that judges a finished trial, with its standard error."""
+    se = trial.se.get(judge["name"])
+    return Estimate(trial.values[judge["name"]], math.nan if se is None else se)
+
+
+def line(trial: Trial, metrics: Sequence[Judge]) -> str:
+    """A trial in one line."""
+    chosen = ", ".join(f"{name} {shown(value)}" for name, value in trial.settings.items())
+    if trial.state == "finished":
+        said = ", ".join(f"{METRICS[one['name']].label} {estimated(trial, one).text()}" for one in metrics)
+    else:
+        said = f"failed: {trial.why}" if trial.why else f"{trial.state} at step {trial.steps:,}"
+    return f"{trial.name}: {said} ({chosen})"
 
 
 def ranked(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
@@ -157,6 +175,4 @@ def _anova(study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial], judg
     chosen = optuna.create_study(directions=study.directions)
     chosen.add_trials(trials)
     forest = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
-    return optuna.importance.get_param_importances(
-        chosen, evaluator=forest, target=lambda trial: trial.values[judge]
-    )
+    return optuna.importance.get_param_importances(chosen, evaluator=forest, target=lambda trial: trial.values[judge])

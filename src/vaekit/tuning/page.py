@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +16,12 @@ from vaekit.report.about import duration, shown_path
 from vaekit.report.blocks import Block, Chapter, Code, Section, Table, Text, plot
 from vaekit.report.page import render
 from vaekit.runs.stored import read_log
-from vaekit.studies.words import Estimate, direction, number
+from vaekit.studies.words import Estimate, direction, estimate, number
 from vaekit.utils.files import write_text
 
-from .records import Judge, Trial
+from .analysis import estimated
+from .commands import continuing
+from .records import Judge, Trial, shown
 from .sweep import Sweep, across_seeds
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def write_sweep(sweep: Sweep, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {path.parent}: {error.strerror}; choose another `path`") from error
-    title = f"{sweep.settings['recipe']} on {sweep.settings['data']['name']}: sweep over {', '.join(sweep.settings['over'])}"
+    over, data = ", ".join(sweep.settings["over"]), sweep.settings["data"]["name"]
+    title = f"{sweep.settings['recipe']} on {data}: sweep over {over}"
     sections = [_result(sweep), _trials(sweep), _curves(sweep), _options(sweep), _method(sweep)]
     chapter = Chapter("sweep", title, facts(sweep), "finished", [], [s for s in sections if s.blocks])
     write_text(path, render(title, [], [chapter], "vaekit tune"))
@@ -64,7 +65,7 @@ def facts(sweep: Sweep) -> list[str]:
 def sentences(sweep: Sweep) -> list[str]:
     """The result in words: the best trial, how sure its lead is, and how much of it is selection."""
     if not sweep.ranked:
-        return ["No trial has finished."]
+        return ["No trial has finished. Continue the sweep with more `minutes`, or start one with shorter trials."]
     if len(sweep.metrics) > 1:
         names = " and ".join(METRICS[one["name"]].label.lower() for one in sweep.metrics)
         return [f"{len(sweep.front)} of {len(sweep.ranked)} finished trials are on the Pareto front of {names}."]
@@ -111,21 +112,9 @@ def settings(trial: Trial) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in trial.settings.items())
 
 
-def shown(value: Any) -> str:
-    """A setting as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _number(trial: Trial, judge: Judge) -> str:
-    se = trial.se.get(judge["name"])
-    return Estimate(trial.values[judge["name"]], math.nan if se is None else se).text()
-
-
 def _with_unit(trial: Trial, judge: Judge) -> str:
     metric = METRICS[judge["name"]]
-    return f"{metric.label} {_number(trial, judge)} {metric.unit}"
+    return f"{metric.label} {estimated(trial, judge).text()} {metric.unit}"
 
 
 def _result(sweep: Sweep) -> Section:
@@ -166,25 +155,27 @@ def _trials(sweep: Sweep) -> Section:
     order = [*sweep.ranked, *(t for t in sweep.trials if t.state != "finished")]
     options = list(sweep.settings["over"])
     beside = [name for name in ("elbo", "rate", "distortion") if any(name in t.beside for t in order)]
-    scores, chances = sweep.scores(), sweep.chances if one_metric else {}
+    scores, tested, chances = sweep.scores(), sweep.scores("test"), sweep.chances if one_metric else {}
     head = ["trial", *options, *(METRICS[j["name"]].label for j in sweep.metrics)]
     head += ["behind the best", "best in"] if one_metric else []
+    head += [f"{METRICS[j['name']].label} on test data" for j in sweep.metrics]
     head += [METRICS[name].label for name in beside] + ["steps", "time", "state"]
     rows = []
     for t in order:
         done = t.state == "finished"
         row = [t.name, *(shown(t.settings[name]) if name in t.settings else "–" for name in options)]
-        row += [_number(t, j) if done else "–" for j in sweep.metrics]
+        row += [estimated(t, j).text() if done else "–" for j in sweep.metrics]
         if one_metric:
             row += [_behind(judge, sweep.ranked[0].name, t.name, scores) if done else "–",
                     f"{chances[t.name]:.0%}" if t.name in chances else "–"]  # fmt: skip
+        row += [_tested(j["name"], tested.get(t.name, {})) for j in sweep.metrics]
         row += [number(t.beside[name]) if name in t.beside else "–" for name in beside]
         rows.append([*row, f"{t.steps:,}", duration(t.seconds), f"failed: {t.why}" if t.why else t.state])
     caption = (
         f"On the first {sweep.settings['rows']:,} validation examples, ± standard error over examples. Differences to "
         "the best trial are paired by example. “Best in” is the share of resampled validation data in which a trial is "
-        "the best. The ELBO has a KL weight of 1, whatever weight a trial trains with. Pruned trials were stopped "
-        "early, and have no final number."
+        "the best. The best trials are also measured on test data, which chose nothing. The ELBO has a KL weight of 1, "
+        "whatever weight a trial trains with. Pruned trials were stopped early, and have no final number."
     )
     wide = (len(head) - 1,)
     return Section("trials", "Trials", [Table(head, rows, caption, tuple(range(1, len(head) - 1)), wide)])
@@ -197,6 +188,10 @@ def _behind(judge: Judge, best: str, name: str, scores: Numbers) -> str:
         return "best"
     found = lead(judge, best, name, scores, {})
     return "–" if found is None else found.valid.text()
+
+
+def _tested(metric: str, scores: Numbers) -> str:
+    return estimate(scores[metric], scores.get("group")).text() if metric in scores else "–"
 
 
 def _curves(sweep: Sweep) -> Section:
@@ -215,8 +210,8 @@ def _curves(sweep: Sweep) -> Section:
     if not curves:
         return Section("curves", "Learning curves")
     caption = (
-        "Validation ELBO during training, with a KL weight of 1 and one sample for each of at most 2,000 examples, nats "
-        "per example. Grey: pruned, failed or unfinished trials. Steep beginnings may be cut off."
+        "Validation ELBO during training, with a KL weight of 1 and one sample for each of at most 2,000 examples, "
+        "nats per example. Grey: pruned, failed or unfinished trials. Steep beginnings may be cut off."
     )
     picture = plot("curves", lambda: figures.trial_curves(curves, "validation ELBO, nats", pruned, best),
                    "Learning curves of all trials", caption)  # fmt: skip
@@ -255,8 +250,8 @@ def _importance(sweep: Sweep, judge: Judge) -> list[Block]:
 
     found = sweep.importance(judge["name"]) if len(sweep.settings["over"]) > 1 else {}
     if not found:
-        few = len(sweep.settings["over"]) > 1
-        return [Text(f"The importance of options is estimated from {ENOUGH} finished trials on.", "note")] if few else []
+        note = f"The importance of options is estimated if {ENOUGH} or more trials have finished."
+        return [Text(note, "note")] if len(sweep.settings["over"]) > 1 else []
     marks = {
         name: Mark(one.value, max(one.value - 2 * one.se, 0.0), min(one.value + 2 * one.se, 1.0))
         for name, one in found.items()
@@ -307,7 +302,7 @@ def _method(sweep: Sweep) -> Section:
         Table([], rows),
         Text("Every trial is a run directory beside this page. The same command continues the sweep; finished trials "
              "are kept."),
-        Code("Command", continuing(sweep)),
+        Code("Command", continuing(s, sweep.path, len(sweep.trials) + 20)),
         Code("Python", _python(sweep)),
     ]  # fmt: skip
     return Section("method", "Method", blocks)
@@ -315,21 +310,6 @@ def _method(sweep: Sweep) -> Section:
 
 def _processes(jobs: int) -> str:
     return "one process" if jobs == 1 else f"{jobs} processes"
-
-
-def continuing(sweep: Sweep) -> str:
-    """The command that continues the sweep."""
-    from .sweep import _flag
-
-    s = sweep.settings
-    source = shlex.quote(str(s["data"]["source"] or "DATA"))
-    over = shlex.quote(",".join(f"{name}={text}" for name, text in s["over"].items()))
-    words = ["vaekit", "tune", source, "--recipe", s["recipe"], "--over", over]
-    for name, value in {**s["data"]["options"], **s["choices"], **s["training"]}.items():
-        words += _flag(name, value)
-    directions = [f"{j['name']}:{j['better']}" if METRICS[j["name"]].better is None else j["name"] for j in s["metrics"]]
-    words += ["--metrics", *directions] + ([] if s["prune"] else ["--no-prune"])
-    return " ".join([*words, "--trials", str(len(sweep.trials) + 20), "--out", shlex.quote(shown_path(sweep.path))])
 
 
 def _python(sweep: Sweep) -> str:

@@ -148,6 +148,13 @@ def judges(metrics: str | list[str] | tuple[str, ...]) -> list[Judge]:
     return found
 
 
+def shown(value: Any) -> str:
+    """A setting as text."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 
 

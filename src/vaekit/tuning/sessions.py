@@ -21,6 +21,8 @@ from vaekit.recipes.composition import DataSpec
 from vaekit.runs.configuration import Configuration
 from vaekit.runs.stored import data_options, stored_splits
 
+from vaekit.utils.progress import say
+
 from .records import Settings, Trial, quietly, read_settings, study_of, trials_of
 from .space import Space, space
 from .work import Limits, Worker
@@ -63,7 +65,7 @@ def describe(data: Data) -> dict[str, Any]:
 
 def together(
     folder: Path, settings: Settings, limits: Limits, jobs: int, *, on_trial: Callable[[Trial], None],
-    tick: Callable[[], None],
+    tick: Callable[[], None], notes: bool,
 ) -> None:  # fmt: skip
     """Run trials in `jobs` processes, each with its share of the threads.
 
@@ -77,7 +79,7 @@ def together(
     pool = []
     for number in range(jobs):
         asked = {"folder": str(folder), "number": number, "threads": threads, "ends": ends,
-                 "trials": limits.trials, "parent": os.getpid()}  # fmt: skip
+                 "trials": limits.trials, "parent": os.getpid(), "notes": notes and number == 0}  # fmt: skip
         # its own session: Ctrl-C reaches this process only, which asks the others to save, once
         pool.append(
             subprocess.Popen([sys.executable, "-m", MODULE, json.dumps(asked)], stdout=subprocess.PIPE,
@@ -139,7 +141,7 @@ def main(asked: dict[str, Any]) -> int:
         settings = read_settings(folder)
         worker = Worker(
             folder, settings, stored_space(settings), stored_data(folder, settings), Limits(asked["trials"], ends),
-            number=asked["number"], parent=asked["parent"],
+            number=asked["number"], parent=asked["parent"], on_note=say if asked["notes"] else None,
         )  # fmt: skip
         worker.run()
     except VaekitError as error:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Over = str | Sequence[str] | Mapping[str, str | Sequence[Any]]
 """What a sweep chooses: `"latent=2..64:log,lr=1e-4..1e-2:log"`, or {"latent": "2..64:log", "activation": [...]}."""
 FORMS = "NAME=LOW..HIGH, NAME=LOW..HIGH:log, NAME=LOW..HIGH:STEP or NAME=A|B|C"
-MOST_COMBINATIONS = 64
+MOST_COMBINATIONS = 32
 """Combinations of choices that are tried before the sweep; with more, each choice is tried with the first others."""
 DIGITS = 4
 """Significant digits of the numbers that a trial trains with, so that they can be read and typed."""
@@ -183,6 +183,8 @@ def space(over: Over, recipe: str, fixed: Mapping[str, Any], training: Mapping[s
             raise ChoiceError(f"{name} is given {also}: give it once")
         argument = own.get(name) or of_training[name]
         dimensions[name] = _dimension(argument, written, name not in own)
+        for value in dimensions[name].ends if name not in own else ():
+            Options(**{name: value}).checked()
     if not dimensions:
         raise ChoiceError(f"`over` is empty: give at least one option as {FORMS}")
     found = Space(recipe, _ordered(dimensions), dict(fixed))
@@ -219,7 +221,9 @@ def _dimension(argument: Argument, written: str | list[Any], training: bool) -> 
     if match and kind in ("int", "float"):
         return _range(argument, str(written), match, training)
     if match and kind != "str" and kind != "choice":
-        raise ChoiceError(f"`over`: {name} is no number, so it has no range: give its values, as in {_example(argument)}")
+        raise ChoiceError(
+            f"`over`: {name} is no number, so it has no range: give its values, as in {_example(argument)}"
+        )
     words = written.split("|") if isinstance(written, str) else written
     values = {_text(value): value for value in (_value(argument, word) for word in words)}
     if len(values) < 2:

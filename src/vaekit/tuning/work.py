@@ -21,6 +21,7 @@ from vaekit.options import Options, steps_over
 from vaekit.run import Run, fit
 from vaekit.runs.lock import only_trainer, only_writer
 from vaekit.runs.stored import read_log
+from vaekit.training.cost import choose_device
 from vaekit.utils.progress import Figures, Progress
 
 from .records import STORAGE, Judge, Settings, Trial, attribute, quietly, study_of, trials_of, write_scores
@@ -59,8 +60,10 @@ class Limits:
 class _Watch(Progress):
     """Reports the validations of one training to Optuna, and stops it if it is to be pruned or the time is over."""
 
-    def __init__(self, trial: optuna.Trial, by: str | None, prune: bool, ends: Callable[[], bool]):
-        self.trial, self.by, self.prune, self.ends = trial, by, prune, ends
+    def __init__(
+        self, trial: optuna.Trial, by: str | None, prune: bool, ends: Callable[[], bool], note: Callable[[str], None]
+    ):
+        self.trial, self.by, self.prune, self.ends, self.say = trial, by, prune, ends, note
         self.pruned = self.late = False
         self.seen: list[int] = []
 
@@ -80,7 +83,7 @@ class _Watch(Progress):
             self.late = self.stop = True
 
     def note(self, text: str) -> None:
-        """Ignore a message."""
+        self.say(text)
 
 
 class Worker:
@@ -93,6 +96,7 @@ class Worker:
         limits: when it ends.
         number: its number among the processes of the session.
         on_trial: called after each trial.
+        on_note: called with each note of a training that no earlier one had.
         tick: called every `TICK` seconds at most, during training.
         parent: the process that must run beside this one; the worker ends with it.
     """
@@ -107,11 +111,13 @@ class Worker:
         *,
         number: int = 0,
         on_trial: Callable[[Trial], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
         tick: Callable[[], None] | None = None,
         parent: int | None = None,
     ):
         self.folder, self.settings, self.space, self.data, self.limits = folder, settings, space, data, limits
         self.number, self.on_trial, self.tick, self.parent = number, on_trial, tick, parent
+        self.on_note, self.notes = on_note, set[str]()
         self.ticked = time.monotonic()
         self.metrics: list[Judge] = settings["metrics"]
         self.study = study_of(folder, settings)
@@ -139,6 +145,12 @@ class Worker:
             self.tick()
         return self.limits.over or (self.parent is not None and os.getppid() != self.parent)
 
+    def note(self, text: str) -> None:
+        """Tell the caller about a note of a training, once."""
+        if self.on_note is not None and text not in self.notes:
+            self.on_note(text)
+        self.notes.add(text)
+
     def ask(self) -> tuple[optuna.Trial, str, dict[str, Any]] | None:
         """The next trial with its name and settings: an unfinished one first; None if there are enough."""
         from optuna.trial import TrialState as State
@@ -161,7 +173,7 @@ class Worker:
 
         path = self.folder / name
         by = PRUNED_BY.get(self.metrics[0]["name"]) if len(self.metrics) == 1 else None
-        watch = _Watch(trial, by, self.settings["prune"] and by is not None, self.ended)
+        watch = _Watch(trial, by, self.settings["prune"] and by is not None, self.ended, self.note)
         for record in read_log(path) if (path / "run.json").exists() else ():
             if record["kind"] == "valid":
                 watch.report(record["step"], record)
@@ -275,7 +287,7 @@ def scored(run: Run, settings: Settings, split: str) -> Scored:
         ChoiceError: a metric does not apply to the model, or is not a single number.
     """
     names = [one["name"] for one in settings["metrics"]]
-    device = run.config["decided"]["device"]
+    device = choose_device(run.options.device, run.composition.observation.in_double)
     m = Measurement(run.to(device), split, n=settings["rows"], samples=settings["samples"], seed=settings["seed"],
                     compile=False)  # fmt: skip
     beside = [name for name in BESIDE if name not in names and METRICS[name].lacking(m) is None]
@@ -299,9 +311,7 @@ def scored(run: Run, settings: Settings, split: str) -> Scored:
     return Scored(values, se, per_datum, protocols)
 
 
-def validate_steps(
-    recipe: str, data: Data, arguments: Mapping[str, Any], training: Mapping[str, Any]
-) -> int | None:
+def validate_steps(recipe: str, data: Data, arguments: Mapping[str, Any], training: Mapping[str, Any]) -> int | None:
     """Steps between the validations of a trial: a tenth of its length, whatever its batch size.
 
     None, which leaves it to training, if early stopping counts the validations.
@@ -326,9 +336,7 @@ def sampler(settings: Settings, space: Space, begun: int, number: int) -> optuna
 
     one = len(settings["metrics"]) == 1
     seed = int(np.random.SeedSequence([abs(settings["seed"]), begun, number]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=one, group=one and space.conditional, constant_liar=True
-    )
+    return optuna.samplers.TPESampler(seed=seed, multivariate=one, group=one and space.conditional, constant_liar=True)
 
 
 def pruner(settings: Settings) -> optuna.pruners.BasePruner:
