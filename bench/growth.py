@@ -124,8 +124,8 @@ NOTES: dict[str, str] = {
     "rows": "The time of evaluating, encoding, scoring, detecting and sampling is about linear; at ten million rows, a "
     "row takes up to a fifth longer than at one million, probably because results no longer fit into the processor's "
     "cache. Memory for new rows is that of the results and of the row numbers; `detect` has several results per row. "
-    "Of the run's own data, the numbers of the training rows and the order of an epoch are kept, and a copy of the rows "
-    "if they are at most 256 MiB (when the table was measured: at most 2 GB).",
+    "Of the run's own data, the numbers of the training rows and the order of an epoch are kept, and a copy of the "
+    "rows if they are at most 256 MiB (when the table was measured: at most 2 GB).",
     "dims": "At most 256 columns are mapped by their quantiles at every step. `detect` tests each column; from 10,000 "
     "to 100,000 columns its time grows with an exponent of 1.3, for an unknown reason.",
     "samples": "At the last size, scoring is compiled first, which takes most of the memory.",

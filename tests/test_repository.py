@@ -112,4 +112,3 @@ def test_the_files_that_people_look_for_exist():
     targets = set(re.findall(r"`make ([a-z-]+)`", (GITHUB / "pull_request_template.md").read_text(encoding="utf8")))
     makefile = (ROOT / "Makefile").read_text(encoding="utf8")
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
-

@@ -20,7 +20,6 @@ from vaekit.errors import RunError, VaekitError
 from vaekit.recipes.composition import DataSpec
 from vaekit.runs.configuration import Configuration
 from vaekit.runs.stored import data_options, stored_splits
-
 from vaekit.utils.progress import say
 
 from .records import Settings, Trial, quietly, read_settings, study_of, trials_of
