@@ -284,12 +284,33 @@ class Run(LatentRun):
             self, n=n, latents=latents, features=features, noise=noise, seed=seed, progress=progress
         )
 
+    def push(
+        self,
+        repo: str,
+        *,
+        out: str | Path | None = None,
+        license: str | None = None,
+        densities: bool = True,
+        reconstructions: bool = False,
+        checkpoints: bool = False,
+        revision: str | None = None,
+        private: bool = False,
+        message: str | None = None,
+        dry_run: bool = False,
+    ) -> str:
+        """Send the run to the Hugging Face hub and return its address, which `vk.open` takes: see `export.push`."""
+        from vaekit.export import push
+
+        chosen: dict[str, Any] = {"densities": densities, "reconstructions": reconstructions}
+        sending: dict[str, Any] = {"revision": revision, "private": private, "message": message, "dry_run": dry_run}
+        return push(self, repo, out=out, license=license, checkpoints=checkpoints, **chosen, **sending)
+
     @formerly("format", "graphs")
     def export(
         self,
         out: str | Path,
         *,
-        format: Literal["onnx", "torch"] = "onnx",
+        format: Literal["onnx", "torch", "hub"] = "onnx",
         graphs: Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> list[Path]:
@@ -304,7 +325,8 @@ def open_run(path: str | Path, *, model: Composition | None = None, data: Any = 
     """Open a run directory.
 
     Arguments:
-        path: the directory; `example` is the run that comes with vaekit.
+        path: the directory; `example` is the run that comes with vaekit, and hf://user/name or
+            hf://user/name@revision one of the Hugging Face hub, which is downloaded.
         model: the composition, for a run of a composition that was built by hand.
         data: the data (a path, an array, a frame or `Data`), if they have moved or were arrays in memory.
 

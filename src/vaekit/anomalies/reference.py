@@ -20,7 +20,7 @@ import torch
 
 from vaekit.densities.mixed import DIFFERS
 from vaekit.errors import DataError, RunError, VaekitError
-from vaekit.runs.example import PLACE
+from vaekit.runs.example import is_fixed
 from vaekit.runs.observed import Observed
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import is_writable, read_tensors, write_tensors
@@ -249,7 +249,7 @@ def _explained(run: SavedRun, held: HeldOut) -> np.ndarray:
 def _store(run: SavedRun, key: str, held: HeldOut) -> None:
     """Keep the record with the run: in its directory if that can be written, and in memory in any case."""
     run.unstored[FILE] = key, held
-    if run.path == PLACE or not is_writable(run.path):
+    if is_fixed(run.path) or not is_writable(run.path):
         return
     arrays: dict[str, Any] = {"score": held.score, "ranked": held.ranked, "code": held.code.astype(np.float32)}
     optional = {"group": held.group, "label": held.label}

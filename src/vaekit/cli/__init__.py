@@ -37,6 +37,7 @@ from . import (
     measure,
     pack,
     prior,
+    push,
     samples,
     study,
     tune,
@@ -48,7 +49,8 @@ from .parameters import as_flags, described, exact
 HELP = """Variational autoencoders on your own data: train, evaluate, inspect and use them.
 
 DATA is a name (`vaekit datasets`) or a path: a folder of images, .npz, .npy, IDX, .csv, .parquet.
-RUN is a run directory written by `vaekit fit`. Rows are numbered from 0; the header of a table is not a row.
+RUN is a run directory written by `vaekit fit`, or hf://user/name of the Hugging Face hub. Rows are numbered from 0;
+the header of a table is not a row.
 
 Start with `vaekit fit digits --minutes 1`. `vaekit COMMAND --help` shows the options of a command;
 `vaekit recipes` lists the models and the data that each one suits.
@@ -80,6 +82,7 @@ COMMANDS = (
     use.report,
     live.explore,
     live.export,
+    push.push,
     study.study,
     tune.tune,
     listing.recipes,

@@ -70,11 +70,11 @@ def certify(
     with Bar("certifying") as bar:
         found = opened.certify(new, n=n, **chosen, seed=seed, progress=bar)
     from vaekit.report import write_certificate
-    from vaekit.runs.example import PLACE
+    from vaekit.runs.example import is_fixed
     from vaekit.utils.files import is_writable
 
     page = write_certificate(opened, found, path)
-    if source is None and path is None and is_writable(opened.path) and opened.path != PLACE:
+    if source is None and path is None and is_writable(opened.path) and not is_fixed(opened.path):
         found.store(opened.path)  # for `vaekit doctor`
     print(jsons.dumps(found.as_json(), indent=1, ensure_ascii=False) if json else worded(_lines(found)))
     if not json:

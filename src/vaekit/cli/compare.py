@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError, RunError
-from vaekit.runs.find import find_run, runs_in
+from vaekit.runs.find import find_run, is_run, runs_in
 from vaekit.utils.files import checked_path
+from vaekit.utils.hub import is_address
 from vaekit.utils.progress import say
 
 from . import listing
@@ -129,6 +130,8 @@ def _folders(word: str) -> tuple[list[Path], bool]:
     Raises:
         RunError: there is no run; the message says what was found, or suggests a run.
     """
+    if is_address(word):
+        return [find_run(word)], True
     folder = checked_path(word)
     if not folder.exists() and glob.has_magic(word):
         found = [Path(path) for path in sorted(glob.glob(str(folder))) if (Path(path) / "run.json").is_file()]
@@ -142,7 +145,7 @@ def _folders(word: str) -> tuple[list[Path], bool]:
 
 def _reference(to: str | None) -> str | None:
     """`to` as a path where it is one."""
-    return None if to is None else str(find_run(to)) if (checked_path(to) / "run.json").is_file() else to
+    return str(find_run(to)) if to is not None and is_run(to) else to
 
 
 def _new(run: Run, source: str, split: str | None, label: str | None, table: str | None) -> Any:

@@ -21,7 +21,7 @@ def export(
     run: RunFolder,
     /,
     *,
-    format: Literal["onnx", "torch"] = "onnx",
+    format: Literal["onnx", "torch", "hub"] = "onnx",
     graphs: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     out: str,
     data: OwnData = None,
@@ -31,7 +31,8 @@ def export(
     Parameters
     ----------
     format
-        onnx (for onnxruntime and others), or torch (a program of torch.export, without pickle).
+        onnx (for onnxruntime and others), torch (a program of torch.export, without pickle), or hub (the folder that
+        `vaekit push` sends to the Hugging Face hub).
     graphs
         One or more of decode, draw, encode and weights (importance weights); by default all that the model supports.
     out

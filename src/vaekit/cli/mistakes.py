@@ -8,6 +8,7 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError, Unknown
 
 from vaekit.errors import ChoiceError
 from vaekit.runs.example import place
+from vaekit.utils.hub import is_address
 from vaekit.utils.suggest import meant, unknown
 
 from . import catalogue
@@ -78,8 +79,8 @@ def check_command(word: str, known: Iterable[str]) -> None:
         raise ChoiceError(f"unknown command {word!r}: did you mean {synonym!r}? See `vaekit {synonym} --help`")
     from vaekit.data.named import SETS
 
-    if word in SETS or place(word).exists():
-        use = "report" if (place(word) / "run.json").exists() else "fit"
+    if is_address(word) or word in SETS or place(word).exists():
+        use = "report" if is_address(word) or (place(word) / "run.json").exists() else "fit"
         raise ChoiceError(f"{word!r} is not a command: use `vaekit {use} {word}`, or choose from {', '.join(known)}")
     raise ChoiceError(unknown("command", word, ["--help", *known]))
 

@@ -121,6 +121,7 @@ def decompress(
     """
     from vaekit.runs.find import find_run, is_run
     from vaekit.utils.files import checked_path
+    from vaekit.utils.hub import is_address
 
     path = None if out is None else check_file(out, ARRAYS)
     file = checked_path(archive)
@@ -132,7 +133,8 @@ def decompress(
     if run is None:
         if not isinstance(place, str):
             raise ChoiceError(f"{archive} was made with a run in memory: save it and add --run RUN")
-        inside = not Path(place).is_absolute() and ".." not in Path(place).parts  # as `compress` writes it
+        here = not Path(place).is_absolute() and not is_address(place)  # an archive chooses no folder and no download
+        inside = here and ".." not in Path(place).parts
         if not (place == "example" or (inside and is_run(place))):
             raise ChoiceError(f"{archive} was made with the run {place}, which is not here: add --run RUN")
     found = find_run(str(place))

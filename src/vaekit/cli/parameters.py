@@ -18,7 +18,7 @@ FLAG = Parameter(negative="")
 Flag = Annotated[bool, FLAG]
 
 # options of several commands, with their help
-RunFolder = Annotated[str, Parameter(help="The run directory.")]
+RunFolder = Annotated[str, Parameter(help="The run directory, or hf://user/name[@revision] of the Hugging Face hub.")]
 NewSource = Annotated[
     str | None,
     Parameter(name="NEW", help="Name or path of new data, such as a file or one image; by default the run's own."),

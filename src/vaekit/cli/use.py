@@ -120,7 +120,7 @@ def sample(
         raise ChoiceError("--guidance moves samples towards a label: add --latents flow-matching and --label")
     _check_given(given, like, noise, latents, temperature)
     output = Output(out, "samples")
-    find_run(run)
+    run = str(find_run(run))
     latents = _named(latents)
     opened = _open(run, data, device)
     path = output.of(opened)
@@ -425,8 +425,7 @@ def report(
     at_least(1, n=n, samples=samples)
     source = runs[-1] if len(runs) > 1 and _is_data(runs[-1]) else None
     runs = runs if source is None else runs[:-1]
-    for run in runs:
-        find_run(run)
+    runs = tuple(str(find_run(run)) for run in runs)
     if synthetic is None and target is not None:
         raise ChoiceError("--target applies to synthetic rows: add --synthetic FILE")
     if synthetic is not None and len(runs) > 1:
@@ -488,7 +487,7 @@ def _compare_synthetic(
 
 
 def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
-    find_run(run)  # before torch is imported
+    folder = find_run(run)  # before torch is imported
     if data is not None:
         check_source(data)
     with uncollected(lasting=True):
@@ -498,4 +497,4 @@ def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is None and (own := os.environ.get("LOCAL_RANK")):
         chosen = choose_device(f"cuda:{own}")  # each process that torchrun started has its own
-    return open_run(run, data=data).to(chosen)
+    return open_run(folder, data=data).to(chosen)

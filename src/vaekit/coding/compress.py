@@ -190,7 +190,7 @@ def _place_of(run: TrainedModel) -> str | None:
     if run.path == example.PLACE:
         return example.NAME
     path, here = Path(run.path).resolve(), Path.cwd()
-    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else run.name
 
 
 def starts_of_rounds(n: int, most: int, growth: int) -> tuple[list[int], range]:

@@ -16,11 +16,12 @@ from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
 from .graphs import NAMES, Graph, build, rounding
+from .hub import write_hub
 from .onnx import TOLERANCE
 from .several import check_names, export_graphs, feeds
 from .trace import quiet, trace
 
-Format = Literal["onnx", "torch"]
+Format = Literal["onnx", "torch", "hub"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -41,7 +42,7 @@ def write_export(
 
     Arguments:
         out: a folder for a file NAME.onnx or NAME.pt2 per graph; or a file with this suffix, for one graph.
-        format: "onnx" or "torch".
+        format: "onnx", "torch", or "hub" for the folder that `push` sends to the Hugging Face hub (`write_hub`).
         graphs: some of decode, draw, encode, weights and detect; by default all of them, or decode if `out` is a file.
         progress: called as progress(stage, done, total).
 
@@ -54,6 +55,10 @@ def write_export(
     """
     if format not in get_args(Format):
         raise ChoiceError(unknown("`format`", format, get_args(Format)))
+    if format == "hub":
+        if graphs:
+            raise ChoiceError("a folder for the hub holds the run, not its graphs: omit `graphs`")
+        return write_hub(run, out), {}
     path, suffix = Path(out), SUFFIX[format]
     one = path.suffix in SUFFIX.values()
     if one and path.suffix != suffix:

@@ -28,7 +28,7 @@ from vaekit.densities import Point
 from vaekit.errors import ChoiceError, RunError
 from vaekit.models.quantised import Coded, StochasticCodes
 from vaekit.noise import Key, Noise, fold
-from vaekit.runs.example import PLACE
+from vaekit.runs.example import why_fixed
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.allocation import Bounded
 from vaekit.utils.files import is_writable, read_json, read_tensors, remove_parts, write_json
@@ -425,8 +425,8 @@ def _fitted(
 
 def _unwritable(run: SavedRun, folder: Path) -> str | None:
     """Why nothing can be stored in the run's `folder` of densities, which is created; None if it is writable."""
-    if run.path == PLACE:
-        return "the packaged run is never changed"
+    if why := why_fixed(run.path):
+        return why
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaekit.data.condition import Labels
 from vaekit.errors import ChoiceError, RunError
-from vaekit.runs.example import PLACE
+from vaekit.runs.example import is_fixed
 from vaekit.runs.new_data import DataLike
 from vaekit.runs.saved import SavedRun
 from vaekit.runs.trained import TrainedModel
@@ -69,8 +69,7 @@ def evaluate(
     wanted = chosen(metrics)
     m = Measurement(run, data, n=n, labels=labels, source=source, samples=samples, seed=seed, progress=progress)
     measured = Measured(entry(metric, m, result) for metric, result in results(wanted, m, asked=metrics or ()))
-    # the packaged run is never changed
-    if store and isinstance(run, SavedRun) and m.observed.array is None and run.path != PLACE:
+    if store and isinstance(run, SavedRun) and m.observed.array is None and not is_fixed(run.path):
         try:
             run.add_metrics(measured)
         except RunError as error:  # a read-only run or a full disk: the results are returned all the same

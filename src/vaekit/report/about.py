@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.data.core import counted
+from vaekit.utils.hub import origin
 
 from . import numbers
 from .blocks import Code, Section, Table, Text
@@ -23,7 +24,9 @@ STATES = {
 
 
 def shown_path(path: Path) -> str:
-    """The path as one would type it: relative if it lies below the working directory."""
+    """The path as one would type it: relative if it lies below the working directory, or an address of the hub."""
+    if (source := origin(path)) is not None:
+        return str(source)
     full, here = Path(os.path.abspath(path)), Path.cwd()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from vaekit import figures
 from vaekit.errors import ChoiceError, RunError
 from vaekit.metrics.protocol import unlike
-from vaekit.runs.example import PLACE
+from vaekit.runs.example import is_fixed
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_writable, write_atomically, write_text
 
@@ -71,7 +71,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 def _chapter(look: Look, name: str, several: bool) -> Chapter:
     drawn = [section for figure in FIGURES.values() if (section := figure.section(look)) is not None]
     parts = [sections.key_numbers(look), *drawn, about.trained(look), about.opening(look)]
-    if look.run.path != PLACE and is_writable(look.run.path):  # the packaged run is never changed
+    if not is_fixed(look.run.path) and is_writable(look.run.path):
         _store(look.run.path / "figures", parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     for part in parts:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from vaekit.errors import RunError
 from vaekit.utils.files import checked_path
+from vaekit.utils.hub import is_address, origin
 from vaekit.utils.suggest import meant
 
 from .example import place
 
 
 def is_run(path: str | Path | None) -> bool:
-    """Whether the directory holds a run."""
-    return path is not None and (checked_path(path) / "run.json").is_file()
+    """Whether the directory holds a run; an address of the Hugging Face hub is taken for one."""
+    return path is not None and (is_address(path) or (checked_path(path) / "run.json").is_file())
 
 
 def default_out(data: str, recipe: str) -> Path:
@@ -24,7 +25,7 @@ def default_out(data: str, recipe: str) -> Path:
 
 
 def find_run(path: str | Path) -> Path:
-    """The directory of a run; `example` is the packaged one.
+    """The directory of a run; `example` is the packaged one, and hf://user/name is downloaded from the hub.
 
     Raises:
         RunError: there is no run; the message says what was found, or suggests a run.
@@ -32,6 +33,8 @@ def find_run(path: str | Path) -> Path:
     folder = place(path)
     if (folder / "run.json").is_file():
         return folder
+    if (source := origin(folder)) is not None:
+        raise RunError(f"{source} is not a run: the repository has no run.json, which `vaekit push` writes")
     raise RunError(_no_run(folder))
 
 

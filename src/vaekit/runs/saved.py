@@ -27,12 +27,13 @@ from vaekit.options import Options
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.utils.files import is_writable, read_json, read_tensors, write_json
 from vaekit.utils.formerly import formerly
+from vaekit.utils.hub import origin
 from vaekit.utils.isolation import check_default_dtype
 from vaekit.utils.progress import say
 from vaekit.utils.wording import in_python
 
 from .configuration import Configuration, Metrics, check, options_of
-from .example import PLACE, place
+from .example import is_fixed, place
 from .lock import only_writer
 from .processes import writes
 from .stored import (
@@ -99,8 +100,9 @@ class SavedRun(TrainedModel):
 
     @property
     def name(self) -> str:
-        """The name of the directory."""
-        return self.path.name
+        """The name of the directory, or of the repository of the hub."""
+        source = origin(self.path)
+        return self.path.name if source is None else source.repo.partition("/")[2]
 
     @property
     def options(self) -> Options:
@@ -233,8 +235,8 @@ class SavedRun(TrainedModel):
 
     def place_of(self, page: str) -> Path:
         """The default path of a page: in the run, or RUN-PAGE in the current directory if the run cannot be written."""
-        if self.path != PLACE and is_writable(self.path):
+        if not is_fixed(self.path) and is_writable(self.path):
             return self.path / page
-        if self.path != PLACE:
+        if not is_fixed(self.path):
             say(f"note: {self.path} cannot be written, so the page is written to {self.name}-{page}")
         return Path(f"{self.name}-{page}")

@@ -20,6 +20,7 @@ from vaekit.objectives.schedules import unfinished
 from vaekit.recipes import get_recipe
 from vaekit.recipes.composition import Composition, DataSpec
 from vaekit.runs.configuration import Configuration, DataPart, options_of
+from vaekit.runs.find import find_run
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.observed import blurred
 from vaekit.runs.resume import FINISHED, Asked, check_data, check_settings, extension_notes, leg, lengthen, thread_note
@@ -203,12 +204,13 @@ CHOSEN = "model.likelihood.head.floor"
 
 def take_weights(composition: Composition, run: str | Path) -> None:
     """Start from the weights of another run (`init_from`)."""
-    rules = read_config(run)["data"]["facts"].get("rules", 1)
+    folder = find_run(run)
+    rules = read_config(folder)["data"]["facts"].get("rules", 1)
     if rules < 2 and any(getattr(module, "share", 1.0) < 1 for module in composition.model.modules()):
         raise RunError(f"{run} was made before vaekit scaled wide inputs, so its weights do not fit a new run")
     prior = getattr(composition.model, "class_prior", None)  # it describes these data, so it is kept
     logits = None if prior is None else prior.logits.clone()
-    file = Path(run) / "model.safetensors"
+    file = folder / "model.safetensors"
     tensors = read_tensors(file)[0]
     tensors.pop(CHOSEN, None)  # validation data choose it anew; heads without such a number have no such tensor
     if (number := dict(composition.model.named_buffers()).get(CHOSEN.removeprefix("model."))) is not None:

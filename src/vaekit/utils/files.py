@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 
 from vaekit.errors import RunError
 
+from .hub import is_address
+
 if TYPE_CHECKING:
     from torch import Tensor  # reading data must not wait for torch to import
 
@@ -96,9 +98,11 @@ def checked_path(name: str | Path) -> Path:
     """`name` as a path, with ~ expanded.
 
     Raises:
-        RunError: `name` is empty, too long, not UTF-8 or holds a null character.
+        RunError: `name` is empty, too long, not UTF-8, holds a null character or is an address of the hub.
     """
     text = os.fspath(name)
+    if is_address(text):
+        raise RunError(f"{text} is an address of the Hugging Face hub, expected a path; `vaekit push` sends runs there")
     try:
         text.encode()
         os.lstat(text)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaekit.runs.example import PLACE
+from vaekit.runs.example import is_fixed
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import is_writable
 from vaekit.utils.uncertainty import Area, area, resampled, standard_error, t_quantile, units
@@ -97,7 +97,7 @@ def _drawn(m: Measurement) -> str:
 
 def folder_of(run: Any) -> Path | None:
     """The directory of a run in which the network of features is stored; None if it cannot be written."""
-    return run.path if isinstance(run, SavedRun) and run.path != PLACE and is_writable(run.path) else None
+    return run.path if isinstance(run, SavedRun) and not is_fixed(run.path) and is_writable(run.path) else None
 
 
 def spare_of(m: Measurement) -> Literal["valid", "test"]:
