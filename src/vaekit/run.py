@@ -310,7 +310,7 @@ class Run(LatentRun):
         self,
         out: str | Path,
         *,
-        format: Literal["onnx", "torch", "hub"] = "onnx",
+        format: Literal["onnx", "torch", "hub", "diffusers"] = "onnx",
         graphs: Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> list[Path]:

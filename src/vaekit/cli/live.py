@@ -21,7 +21,7 @@ def export(
     run: RunFolder,
     /,
     *,
-    format: Literal["onnx", "torch", "hub"] = "onnx",
+    format: Literal["onnx", "torch", "hub", "diffusers"] = "onnx",
     graphs: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     out: str,
     data: OwnData = None,
@@ -31,8 +31,9 @@ def export(
     Parameters
     ----------
     format
-        onnx (for onnxruntime and others), torch (a program of torch.export, without pickle), or hub (the folder that
-        `vaekit push` sends to the Hugging Face hub).
+        onnx (for onnxruntime and others), torch (a program of torch.export, without pickle), hub (the folder that
+        `vaekit push` sends to the Hugging Face hub), or diffusers (AutoencoderKL, for runs with --network
+        autoencoder-kl).
     graphs
         One or more of decode, draw, encode and weights (importance weights); by default all that the model supports.
     out

@@ -1,5 +1,6 @@
 """Export a run's computations (decode, draw, encode, weights) as ONNX or torch.export programs, or the run to a hub."""
 
+from .diffusers import write_diffusers
 from .graphs import NAMES, Graph, Port, build
 from .hub import push, upload, write_hub
 from .several import Exported, export_graphs
@@ -14,6 +15,7 @@ __all__ = [
     "export_graphs",
     "push",
     "upload",
+    "write_diffusers",
     "write_export",
     "write_hub",
 ]

@@ -15,14 +15,17 @@ from vaekit.utils.formerly import formerly
 from vaekit.utils.progress import say
 from vaekit.utils.suggest import unknown
 
+from .diffusers import write_diffusers
 from .graphs import NAMES, Graph, build, rounding
 from .hub import write_hub
 from .onnx import TOLERANCE
 from .several import check_names, export_graphs, feeds
 from .trace import quiet, trace
 
-Format = Literal["onnx", "torch", "hub"]
+Format = Literal["onnx", "torch", "hub", "diffusers"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
+WHOLE: dict[str, Callable[[SavedRun, str | Path], list[Path]]] = {"hub": write_hub, "diffusers": write_diffusers}
+"""The formats of a whole model, which is written to a folder."""
 
 
 @formerly("format", "graphs", "progress")
@@ -42,7 +45,8 @@ def write_export(
 
     Arguments:
         out: a folder for a file NAME.onnx or NAME.pt2 per graph; or a file with this suffix, for one graph.
-        format: "onnx", "torch", or "hub" for the folder that `push` sends to the Hugging Face hub (`write_hub`).
+        format: "onnx", "torch", "hub" for the folder that `push` sends to the Hugging Face hub (`write_hub`), or
+            "diffusers" for its AutoencoderKL (`write_diffusers`).
         graphs: some of decode, draw, encode, weights and detect; by default all of them, or decode if `out` is a file.
         progress: called as progress(stage, done, total).
 
@@ -55,10 +59,10 @@ def write_export(
     """
     if format not in get_args(Format):
         raise ChoiceError(unknown("`format`", format, get_args(Format)))
-    if format == "hub":
+    if format in WHOLE:
         if graphs:
-            raise ChoiceError("a folder for the hub holds the run, not its graphs: omit `graphs`")
-        return write_hub(run, out), {}
+            raise ChoiceError(f"the {format} format is the whole model, not one of its graphs: omit `graphs`")
+        return WHOLE[format](run, out), {}
     path, suffix = Path(out), SUFFIX[format]
     one = path.suffix in SUFFIX.values()
     if one and path.suffix != suffix:

@@ -1,5 +1,6 @@
 """Networks built for given shapes: each maps (..., *event) to flat (..., features), with any leading axes."""
 
+from .autoencoder_kl import KLDecoder, KLEncoder
 from .bias import Bias, set_output_bias
 from .convolutional import (
     ConvDecoder,
@@ -34,6 +35,8 @@ __all__ = [
     "Gated",
     "GridDecoder",
     "GridEncoder",
+    "KLDecoder",
+    "KLEncoder",
     "Log1p",
     "OneHot",
     "PatchIn",

@@ -171,6 +171,12 @@ Direct = Annotated[
 ]
 
 
+CodeChannels = Annotated[
+    int, Knob("channels of the code, if `latent` does not give the number of all its elements", low=1)
+]
+OverGrid = Annotated[bool, Knob("attention over the grid of the code")]
+
+
 @network("conv", "Radford et al. 2016, arXiv:1511.06434")
 class Convolutional(Architecture):
     """Strided convolutions down to a small grid, and transposed convolutions back up; `hidden` are the channels.
@@ -237,10 +243,8 @@ class Grid(Architecture):
         spec: DataSpec,
         hidden: Sequence[int] | None = None,
         blocks: ResidualBlocks = 0,
-        code_channels: Annotated[
-            int, Knob("channels of the code, if `latent` does not give the number of all its elements", low=1)
-        ] = 4,
-        attention: Annotated[bool, Knob("attention over the grid of the code")] = True,
+        code_channels: CodeChannels = 4,
+        attention: OverGrid = True,
         direct: Direct = True,
     ):
         if spec.kind not in self.SMALLEST:
@@ -267,17 +271,36 @@ class Grid(Architecture):
             )
         return (channels, *self.size)
 
-    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
-        (channels, *size), (c, *whole) = self.grid(latent), event
-        dim, rest = divmod(features, math.prod(size))
+    def dim_of(self, features: int, channels: int) -> int:
+        """The channels that the encoder outputs, for a posterior of so many numbers.
+
+        Raises:
+            ChoiceError: they are not equally many for every latent.
+        """
+        dim, rest = divmod(features, math.prod(self.size))
         if rest or dim % channels:
             raise ChoiceError(
                 "a code with a grid needs a posterior with equally many numbers for every latent: write "
                 "`posterior='gaussian'`, or `posterior='point'` for an autoencoder"
             )
+        return dim
+
+    def planes_of(self, head: Head) -> int:
+        """The planes that the decoder outputs, for this likelihood.
+
+        Raises:
+            ChoiceError: it has not equally many parameters for every element.
+        """
+        planes, rest = divmod(head.outputs, math.prod(self.shape[1:]))
+        if rest or planes % self.shape[0]:
+            raise ChoiceError("a grid needs a likelihood with equally many parameters for every element")
+        return planes
+
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        channels, (c, *whole) = self.grid(latent)[0], event
         net = networks.GridEncoder(
             (c + condition, *whole),
-            dim,
+            self.dim_of(features, channels),
             self.channels,
             self.blocks,
             self.READ,
@@ -287,14 +310,10 @@ class Grid(Architecture):
         return Planes(net, len(event)) if condition else net
 
     def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
-        c, *size = self.shape
-        planes, rest = divmod(head.outputs, math.prod(size))
-        if rest or planes % c:
-            raise ChoiceError("a grid needs a likelihood with equally many parameters for every element")
         net = networks.GridDecoder(
             self.shape,
             self.grid(latent)[0],
-            planes // c,
+            self.planes_of(head) // self.shape[0],
             self.channels,
             self.blocks,
             self.WRITTEN,
@@ -303,6 +322,59 @@ class Grid(Architecture):
             self.direct,
         )
         return Joined(net, (1, 1)) if condition else net
+
+
+@network("autoencoder-kl", "Rombach et al. 2022, arXiv:2112.10752")
+class AutoencoderKL(Grid):
+    """The networks of diffusers' AutoencoderKL, so that `vaekit export --format diffusers` is exact.
+
+    `hidden` are the channels of each level, finest grid first; each level after the first halves the grid. Its
+    convolutions also work on the whole image, and it has no linear path, so it learns more slowly than grid.
+
+    Raises:
+        ChoiceError: the data are not images without missing values, their sides cannot be halved, or there is a
+            condition.
+    """
+
+    usual = replace(Grid.usual, lr=1e-3)
+    BLOCKS = 1
+    """Residual blocks per level of the encoder; the decoder has one more."""
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Sequence[int] | None = None,
+        code_channels: CodeChannels = 4,
+        attention: OverGrid = True,
+    ):
+        if spec.kind != "image" or spec.missing:
+            raise ChoiceError("diffusers' AutoencoderKL is for images without missing values: use `network='grid'`")
+        sides, levels = spec.shape[1:], 1
+        while hidden is None and min(sides) // 2 ** (levels - 1) > 8 and not any(s % 2**levels for s in sides):
+            levels += 1
+        self.shape, self.attention = spec.shape, attention
+        self.defaults = long_enough(self.usual, spec.n)
+        widths = (min(self.FIRST * 2**i, self.WIDEST) for i in range(levels))
+        self.channels = tuple(widths) if hidden is None else tuple(hidden)
+        self.groups = math.gcd(8, *self.channels)
+        step = 2 ** (len(self.channels) - 1)
+        if not self.channels or any(s % step for s in sides):
+            raise ChoiceError(
+                f"each number of `hidden` after the first halves the sides of the image, but {sides[0]} x {sides[1]} "
+                f"are not multiples of {step}: give fewer numbers, or use `network='grid'`"
+            )
+        self.size = tuple(s // step for s in sides)
+        self.latent = code_channels * math.prod(self.size)
+
+    def encoder(self, event: tuple[int, ...], features: int, latent: int, condition: int) -> nn.Module:
+        if condition:
+            raise ChoiceError("diffusers' AutoencoderKL takes no condition: use `network='grid'`, or omit `condition`")
+        dim = self.dim_of(features, self.grid(latent)[0])
+        return networks.KLEncoder(event, dim, self.channels, self.BLOCKS, self.groups, self.attention)
+
+    def decoder(self, latent: int, head: Head, condition: int) -> nn.Module:
+        planes = self.planes_of(head)
+        return networks.KLDecoder(self.grid(latent), planes, self.channels, self.BLOCKS, self.groups, self.attention)
 
 
 class Planes(nn.Module):

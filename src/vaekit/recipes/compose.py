@@ -66,8 +66,8 @@ Network = Annotated[
     Chosen,
     Pick(
         NETWORKS,
-        "dense, convolutional (conv), or convolutional with small images as codes (grid); auto: dense or conv, by "
-        "the size of the data",
+        "dense, convolutional (conv), or convolutional with small images as codes (grid, or for diffusers "
+        "autoencoder-kl); auto: dense or conv, by the size of the data",
         auto=by_size,
         by_data=True,
     ),
