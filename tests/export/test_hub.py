@@ -104,6 +104,22 @@ def test_the_hub_reads_the_card(folder, tmp_path):
         assert f"]({picture})" in card.text
 
 
+def test_what_a_model_tells_of_training_rows_is_said(tmp_path, capsys):
+    data = vk.from_arrays(blobs(60, 1, 6, 5), label=np.arange(60) % 2)
+    run = vk.fit(data, out=tmp_path / "run", prior="vamp", components=4, steps=2, latent=2, hidden=(4,), **QUIET)
+    run.use_data(data)
+    run.fit_latents("flow-matching", steps=2, width=8, layers=1)
+    capsys.readouterr()
+    write_hub(run, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "has the pseudo-inputs of the VampPrior" in said
+    assert "latents/flow-matching.safetensors has the labels of the training rows" in said
+    inside = ("/log.jsonl", "/model.safetensors", "/run.json", "/splits.safetensors", ".json", ".safetensors")
+    assert names(tmp_path / "out" / "latents") == sorted(f"flow-matching{name}" for name in inside)
+    again = vk.open(tmp_path / "out", data=data)
+    np.testing.assert_array_equal(again.sample(3, latents="flow-matching"), run.sample(3, latents="flow-matching"))
+
+
 def test_hostile_names_stay_text(tmp_path):
     data = vk.from_arrays(blobs(60, 1, 6, 5), name='x"\n---\n<script>|`a`')
     run = vk.fit(data, out=tmp_path / "run", steps=2, latent=2, hidden=(4,), **QUIET)

@@ -16,9 +16,10 @@ from vaekit.errors import ChoiceError, RunError
 from vaekit.figures import channels_last, figure_png, image_grid, lines, png_bytes, theme
 from vaekit.latents.fitted import stored_density
 from vaekit.latents.resample import draw_codes
+from vaekit.models.priors import Vamp
 from vaekit.runs.example import OF_DENSITIES, PUBLISHED
 from vaekit.runs.saved import SavedRun
-from vaekit.utils.files import checked_path, is_part, read_json, write_atomically, write_json, write_text
+from vaekit.utils.files import checked_path, is_part, read_json, read_tensors, write_atomically, write_json, write_text
 from vaekit.utils.hub import LOGIN, Address, address, explained, is_address, library
 from vaekit.utils.progress import say
 
@@ -49,7 +50,9 @@ def write_hub(
 
     run.json and model.safetensors (the model), splits.safetensors (row numbers), log.jsonl, metrics.json, latents/
     (densities of codes), samples.png or rows of a table, and README.md. No data are among them, and run.json names
-    neither the path of the data nor other paths of this machine. `vk.open(out)` opens the folder.
+    neither the path of the data nor other paths of this machine. Notes say where the model itself tells of single
+    training rows: the pseudo-inputs of a VampPrior, and the labels in a conditional density. `vk.open(out)` opens the
+    folder.
 
     Arguments:
         out: the folder; it is made, or must hold an earlier export.
@@ -92,6 +95,8 @@ def write_hub(
         _reconstructed(run, folder)
         pictures.append((RECONSTRUCTIONS, "reconstructions", "Test data, with reconstructions below or beside them."))
     write_text(folder / CARD, card(run, name, license, pictures, rows))
+    for disclosed in _disclosed(run, kept):
+        say(f"note: {disclosed}")
     written = [folder / file.relative_to(run.path) for file in kept]
     return [*written, *(folder / file for file, _, _ in pictures), folder / CARD]
 
@@ -135,6 +140,15 @@ def _files(path: Path, densities: bool, checkpoints: bool) -> Iterator[Path]:
         state = "checkpoint" in inside[1:]  # of the training of a density
         if file.suffix in (".json", ".jsonl", ".safetensors") and not state and not is_part(file.name):
             yield file
+
+
+def _disclosed(run: SavedRun, files: Sequence[Path]) -> Iterator[str]:
+    """What these files of the run tell of single training rows."""
+    if any(isinstance(module, Vamp) for module in run.model.modules()):
+        yield "model.safetensors has the pseudo-inputs of the VampPrior, which began as rows of the training data"
+    for file in files:
+        if file.parent.name == "latents" and file.suffix == ".safetensors" and "labels" in read_tensors(file)[0]:
+            yield f"latents/{file.name} has the labels of the training rows; `densities=False` leaves it out"
 
 
 def _published(config: dict[str, Any]) -> dict[str, Any]:
