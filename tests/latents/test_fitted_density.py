@@ -209,3 +209,12 @@ def test_autoencoders_of_rows_fill_under_a_density_in_python_and_on_the_command_
     capsys.readouterr()
     assert main(["fill", str(run.path), "0", "--latents", "gmm", "--out", out]) == 2
     assert "leave --latents out" in capsys.readouterr().err
+
+
+def test_a_record_of_held_out_rows_is_no_density(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    run = vk.fit(vk.from_arrays(x), out=tmp_path / "run", steps=1, latent=2, hidden=(4,), **QUIET)
+    run.use_data(vk.from_arrays(x))
+    run.detect(samples=2, reasons=False)  # keeps the record with the run in memory
+    assert stored_density(run) is None
+    np.testing.assert_array_equal(run.sample(3, latents="fitted"), run.sample(3))

@@ -50,7 +50,7 @@ def stored_density(run: SavedRun) -> LatentDensity | None:
                 say(f"note: {name} is passed over, since its training was interrupted: {how_to_resume(run, name)}")
         except RunError as error:
             say(f"note: {name} is passed over: {error}")
-    found = records(run) | {name: latents.record for name, latents in run.unstored.items()}
+    found = records(run) | {name: one.record for name, one in run.unstored.items() if isinstance(one, LatentDensity)}
     gains = {n: of_codes(r) - r["held_out"]["log_density_normal"] for n, r in found.items() if r["weights"] == weights}
     normal = isinstance(run.model, VAE) and isinstance(run.model.prior, StandardNormal)
     for name in sorted(gains, key=lambda name: -gains[name]):
