@@ -96,7 +96,8 @@ class Reader:
                 known = {option for one in readers() for option in one.options}
                 raise ChoiceError(unknown("option of data", name, sorted({*known, *general})))
             if name not in self.options and not is_default(value, others[0].options[name].default):
-                formats = " or ".join(one.what for one in others)
+                *some, last = (one.what for one in others)
+                formats = f"{', '.join(some)} or {last}" if some else last
                 raise DataError(f"`{name}` applies to {formats}, not to {where}; omit it")
         for name, instead in self.excludes.items():
             if general.get(name) is not None:
