@@ -60,7 +60,8 @@ def variables(path: Path) -> list[Variable]:
     Raises:
         DataError: the file is damaged or of another format.
     """
-    total, found = path.stat().st_size, []
+    total = path.stat().st_size
+    found: list[Variable] = []
     with path.open("rb") as file:
         head = file.read(HEADER)
         order = {b"IM": "<", b"MI": ">"}.get(head[126:128])

@@ -131,7 +131,7 @@ def _damage(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except (*DAMAGE, *_own()) as error:
+    except _damages() as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
         raise DataError(
             f"{path} cannot be read ({why}): damaged, or of a kind that is not supported; convert it, for example to "
@@ -139,19 +139,19 @@ def _damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _own() -> list[type[Exception]]:
-    """The exceptions of pydicom and nibabel that are none of `DAMAGE`, of those that are imported."""
-    found: list[type[Exception]] = []
+def _damages() -> tuple[type[Exception], ...]:
+    """The exceptions in `DAMAGE`, and further ones of pydicom and nibabel if they are imported."""
+    found: list[type[Exception]] = [*DAMAGE]
     if "pydicom" in sys.modules:
-        from pydicom.errors import InvalidDicomError
+        from pydicom.errors import BytesLengthException, InvalidDicomError
 
-        found.append(InvalidDicomError)
+        found += [InvalidDicomError, BytesLengthException]
     if "nibabel" in sys.modules:
         from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError
+        from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-        found += [ImageFileError, HeaderDataError]
-    return found
+        found += [ImageFileError, HeaderDataError, HeaderTypeError]
+    return tuple(found)
 
 
 def _is_dicom(path: Path) -> bool:

@@ -89,6 +89,8 @@ def of_columns(columns: Columnar, path: Path, x_key: str | None, label: str | No
     plain = [field.name for field in schema if names.count(field.name) == 1 and _is_plain(field.type)]
     read = frames.read(columns.table(plain), str(path)).columns if plain else {}
     further: dict[str, Array] = {name: values for name, values in read.items() if values.dtype.kind != "O"}
+    if any(len(values) != len(columns) for values in further.values()):
+        raise DataError(f"{path} declares {len(columns):,} rows, but its columns have others: it is damaged")
     unused = [name for name in names if name != x and name not in further]
     notes = [f"columns that are not used: {listed(unused)}"] if unused else []
     target, class_names = _label(further, columns.features, label, path, reading.to_train)
