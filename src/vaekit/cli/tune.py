@@ -120,9 +120,11 @@ def _tune(source: str | None, recipe: str, own: dict[str, Any], named: dict[str,
 
     search.require()
     asked = {name: own[name] for name in ("trials", "minutes", "jobs", "prune") if name in own}
+    if own.get("metrics"):
+        asked["metrics"] = ",".join(own["metrics"])
     if over := ",".join(own.get("over") or ()):
         space(over, recipe, arguments, training)  # before the data are read, which may take minutes
-        asked |= {"recipe": recipe, "over": over, "metrics": ",".join(own.get("metrics") or ("elbo",))}
+        asked |= {"recipe": recipe, "over": over}
     data = None if source is None else fit.load(source, **of_data)
     try:
         found = search.tune(data, out=out, **asked, **arguments, **training)

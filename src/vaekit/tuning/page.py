@@ -18,6 +18,7 @@ from vaekit.report.page import render
 from vaekit.runs.stored import read_log
 from vaekit.studies.words import Estimate, direction, estimate, number
 from vaekit.utils.files import write_text
+from vaekit.utils.wording import worded
 
 from .analysis import estimated
 from .commands import continuing
@@ -95,13 +96,12 @@ def sentences(sweep: Sweep) -> list[str]:
 
 def lead_in_words(lead: Lead, unit: str) -> list[str]:
     """The lead of the best trial on the data that chose it and on those that did not, and the difference."""
-    words = {1: "significant", 0: "not significant", -1: "not significant"}
     said = [f"Its lead over {lead.second} is {lead.valid.text()} {unit} on validation data, paired by example. These "
             "data chose it, so this number is too high on average."]  # fmt: skip
     if lead.test is None or lead.selection is None:
         return said
     said.append(f"On test data, which had no part in the choice, the lead is {lead.test.text()} {unit}, "
-                f"{words[direction(lead.test)]} at 5%.")  # fmt: skip
+                f"{'' if direction(lead.test) else 'not '}significant at 5%.")  # fmt: skip
     selection, known = lead.selection, "" if direction(lead.selection) else ", which may be chance"
     said.append(f"The difference, {selection.text()} {unit}{known}, estimates how much of the lead is selection.")
     return said
@@ -118,7 +118,7 @@ def _with_unit(trial: Trial, judge: Judge) -> str:
 
 
 def _result(sweep: Sweep) -> Section:
-    blocks: list[Block] = [Text(said) for said in sentences(sweep)]
+    blocks: list[Block] = [Text(worded(said)) for said in sentences(sweep)]
     if not sweep.ranked:
         return Section("result", "Result", blocks)
     if len(sweep.metrics) > 1:

@@ -107,7 +107,8 @@ def tune(
     begun = time.monotonic()
     _check_limits(trials, minutes, jobs)
     if over is None:
-        stored = _stored(out, choices)
+        given = {"metrics": metrics != "elbo", "prune": not prune, "seed": seed != 0}
+        stored = _stored(out, [*choices, *(name for name, changed in given.items() if changed)])
         recipe, over, prune, seed = recipe or stored["recipe"], stored["over"], stored["prune"], stored["seed"]
         metrics = [f"{one['name']}:{one['better']}" for one in stored["metrics"]]
         choices = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["choices"].items()} | stored["training"]
@@ -117,7 +118,7 @@ def tune(
     judged = judges(metrics if isinstance(metrics, str) else list(metrics))
     data = _data(data, out)
     folder = checked_path(out) if out is not None else default_folder(data.name, recipe)
-    if jobs > 1 and not isinstance(data.source, str):
+    if jobs > 1 and describe(data)["source"] is None:
         raise ChoiceError(
             "`jobs` above 1 needs data that other processes can read: save the arrays as a .npz file and pass its path"
         )
@@ -178,12 +179,12 @@ def _check_limits(trials: int | None, minutes: float | None, jobs: int) -> None:
             raise ChoiceError(f"`{name}` must be above 0, got {value}")
 
 
-def _stored(out: str | Path | None, choices: Mapping[str, Any]) -> Settings:
-    """The settings of the sweep to continue."""
+def _stored(out: str | Path | None, changed: Sequence[str]) -> Settings:
+    """The settings of the sweep to continue; `changed` are the names of settings that the caller gives."""
     if out is None or not (checked_path(out) / SETTINGS).is_file():
         raise ChoiceError("a sweep needs `over`, such as `over='latent=2..64:log'`")
-    if choices:
-        raise ChoiceError(f"a sweep is continued with its own settings: omit `{next(iter(choices))}`")
+    if changed:
+        raise ChoiceError(f"a sweep is continued with its own settings: omit `{changed[0]}`")
     return read_settings(checked_path(out))
 
 

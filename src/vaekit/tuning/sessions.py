@@ -28,7 +28,8 @@ from .work import Limits, Worker
 
 POLL = 0.5
 """Seconds between looks at the processes and their trials."""
-MODULE = "vaekit.tuning.sessions"
+PROGRAM = "import json, sys; from vaekit.tuning.sessions import main; sys.exit(main(json.loads(sys.argv[1])))"
+"""What each of several processes runs."""
 
 
 def stored_space(settings: Settings) -> Space:
@@ -81,7 +82,7 @@ def together(
                  "trials": limits.trials, "parent": os.getpid(), "notes": notes and number == 0}  # fmt: skip
         # its own session: Ctrl-C reaches this process only, which asks the others to save, once
         pool.append(
-            subprocess.Popen([sys.executable, "-m", MODULE, json.dumps(asked)], stdout=subprocess.PIPE,
+            subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(asked)], stdout=subprocess.PIPE,
                              stdin=subprocess.DEVNULL, text=True, env=environment, start_new_session=True)
         )  # fmt: skip
     study = study_of(folder, settings)
@@ -149,7 +150,3 @@ def main(asked: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
