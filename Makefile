@@ -119,7 +119,7 @@ bench-learning: $(READY)
 bench-frontier: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/frontier.py choose
 	$(BIN)/python bench/frontier.py measure --minutes 10
-	$(BIN)/python bench/frontier.py measure --minutes 60
+	$(BIN)/python bench/frontier.py measure --minutes 60 --wide
 	$(BIN)/python bench/frontier.py measure --minutes 10 --grey --samples 1000
 
 bench-frontier-gpu: $(READY)

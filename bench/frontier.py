@@ -7,7 +7,7 @@ have the reference draw. Resumable: runs are kept in bench/.runs/frontier, an in
 scores are kept in blocks of 500 images. Writes docs/frontier.json and docs/frontier.md.
 
     python bench/frontier.py choose [--set GROUP ...] [--seeds 10 11 12] [--only NAME ...]
-    python bench/frontier.py measure [--minutes 10] [--recipe best] [--seed 0] [--grey] [--samples 5000]
+    python bench/frontier.py measure [--minutes 10] [--recipe best] [--seed 0] [--wide] [--grey] [--samples 5000]
     python bench/frontier.py page
 """
 
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from families import processor
 from learning import paired
 
 import vaekit as vk
@@ -87,6 +88,9 @@ GROUPS = {
         },
     ),
 }
+WIDE: dict[str, Any] = {"hidden": (512, 512), "weight_decay": 0.05}
+"""The settings of `measure --wide`, for long trainings."""
+WIDE_WORDS = " --hidden 512 512 --weight-decay 0.05"
 GREY = {"likelihood": "logistic-mixture"}
 """The likelihood of 8-bit grey values that `measure --grey` takes."""
 
@@ -194,13 +198,14 @@ def averaged(found: dict[str, np.ndarray]) -> dict[str, float]:
     return row | {"worst": float(found["bound"].min()), "high_k_hat": float((found["k_hat"] > 0.7).mean())}
 
 
-def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool) -> None:
+def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool, wide: bool) -> None:
     """Train a recipe for some minutes and keep its scores of the test images."""
-    key = f"{recipe}{'-grey' if grey else ''}-{minutes:g}min-{seed}"
-    run = trained(RUNS / key, recipe, minutes=minutes, seed=seed, **(GREY if grey else {}))
+    key = f"{recipe}{'-wide' if wide else ''}{'-grey' if grey else ''}-{minutes:g}min-{seed}"
+    run = trained(RUNS / key, recipe, minutes=minutes, seed=seed, **(GREY if grey else {}), **(WIDE if wide else {}))
     found = scored(run, samples)
     config = run.config
     row: dict[str, Any] = {"recipe": recipe, "minutes": minutes, "seed": seed, "samples": samples, "grey": grey}
+    row |= {"wide": wide, "processor": processor()}
     row |= {"steps": config["step"], "seconds": config["seconds"], "images": len(found["bound"])}
     row |= {k: config["decided"][k] for k in ("parameters", "precision", "threads", "compile")}
     row |= averaged(found)
@@ -217,11 +222,13 @@ def measured(recipe: str, minutes: float, seed: int, samples: int, grey: bool) -
 def measured_table(rows: list[dict[str, Any]]) -> list[str]:
     """The test scores of every measured run."""
     lines = [
-        "| recipe | minutes | seed | steps | IW | ELBO | rate | distortion | lowest image | k-hat above 0.7 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | minutes | cores | seed | steps | IW | ELBO | rate | distortion | lowest image | k-hat above 0.7 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda r: (r["minutes"], r["recipe"], r["seed"])):
-        cells = [f"`{row['recipe']}`", f"{row['minutes']:g}", str(row["seed"]), f"{row['steps']:,}"]
+        name = f"`{row['recipe']}{WIDE_WORDS if row.get('wide') else ''}`"
+        cells = [name, f"{row['minutes']:g}", f"{row['threads']}, {row['processor']}", str(row["seed"])]
+        cells.append(f"{row['steps']:,}")
         cells += [f"{row[k]:.2f} ± {row[f'{k}_se']:.2f}" for k in ("bound", "elbo", "rate", "distortion")]
         lines.append(f"| {' | '.join(cells)} | {row['worst']:.0f} | {row['high_k_hat']:.1%} |")
     return [*lines, ""]
@@ -247,7 +254,7 @@ def page(tries: list[dict[str, Any]], rows: list[dict[str, Any]], notes: list[st
             f"{one['images']:,} test images with one fixed [draw](glossary.md#draw) (SHA-256 begins",
             f"{one['draw'][:16]}), scored in fp32. *IW* is the",
             "[importance-weighted bound](glossary.md#importance-weighted-bound) with",
-            f"{one['samples']:,} samples. Training took the given minutes on {one['threads']} CPU cores, start-up and",
+            f"{one['samples']:,} samples. Training took the given minutes of wall-clock time, start-up and",
             "compilation included. *Lowest image* is the smallest bound of an image; *k-hat* is the",
             "[shape of the tail](lessons/10-importance-sampling.md) of the importance weights.",
             "",
@@ -298,12 +305,12 @@ def write() -> None:
     held = json.loads(file.read_text(encoding="utf8")) if file.exists() else {"tries": [], "measured": [], "notes": []}
     for part, folder, keys in (
         ("tries", "choice", ("name", "steps", "seed")),
-        ("measured", "measured", ("recipe", "minutes", "seed", "grey", "samples")),
+        ("measured", "measured", ("recipe", "minutes", "seed", "grey", "wide", "samples")),
     ):
-        found = {tuple(r[k] for k in keys): r for r in held[part]}
+        found = {tuple(r.get(k) for k in keys): r for r in held[part]}
         for one in sorted((RUNS / folder).glob("*.json")):
             row = json.loads(one.read_text(encoding="utf8"))
-            found[tuple(row[k] for k in keys)] = row
+            found[tuple(row.get(k) for k in keys)] = row
         held[part] = list(found.values())
     write_json(file, held)
     write_text(DOCS / "frontier.md", page(held["tries"], held["measured"], held["notes"]))
@@ -319,6 +326,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="best")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=5000)
+    parser.add_argument("--wide", action="store_true", help="with the settings for long trainings")
     parser.add_argument("--grey", action="store_true", help="8-bit grey values instead of binary images")
     asked = parser.parse_args()
     if asked.what == "choose":
@@ -328,7 +336,7 @@ def main() -> None:
                     if not asked.only or name in asked.only:
                         tried(group, name, seed)
     elif asked.what == "measure":
-        measured(asked.recipe, asked.minutes, asked.seed, asked.samples, asked.grey)
+        measured(asked.recipe, asked.minutes, asked.seed, asked.samples, asked.grey, asked.wide)
     write()
 
 
