@@ -1,4 +1,4 @@
-"""Measure the memory and the time of training on a .npy file that does not fit into memory: `make bench-large`.
+"""Measure the memory of training on a .npy file that does not fit into memory: `make bench-large`.
 
 The file is sparse: it takes little of the disk, because only some of its rows are written and the others are zeros.
 Reading it takes as many pages of the system's cache as reading a full one. Each training runs in a process of its own,
@@ -102,17 +102,17 @@ def page(results: list[dict[str, Any]]) -> str:
         "measured in blocks. This table shows the memory of loading a file and training on it. Private memory is that",
         "of the process; before loading it holds the program. Pages of the mapped file are the system's cache, which",
         f"it takes back when it needs memory. Training takes {STEPS} steps. Made by `make bench-large`; the files are",
-        "generated and sparse, so reading full ones from a disk takes longer.",
+        "generated, and sparse, so that they take little of the disk.",
         "",
-        "| data | file, GB | rows | private memory before, MB | at most, MB | mapped pages, MB | loading, s | fit, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | file, GB | rows | private memory before, MB | at most, MB | mapped pages, MB |",
+        "|---|---|---|---|---|---|",
     ]
     for r in sorted(results, key=lambda r: (r["kind"], r["gb"])):
         shape, dtype = SHAPES[r["kind"]]
         name = f"{r['kind']}, {' x '.join(map(str, shape))} {np.dtype(dtype)}"
         lines.append(
             f"| {name} | {r['gb']:g} | {r['rows']:,} | {r['before_mb']:,.0f} | {r['private_mb']:,.0f} | "
-            f"{r['file_mb']:,.0f} | {r['load_seconds']:.1f} | {r['fit_seconds']:.1f} |"
+            f"{r['file_mb']:,.0f} |"
         )
     return "\n".join([*lines, "", f"One core, torch {torch.__version__}, Python {platform.python_version()}.", ""])
 

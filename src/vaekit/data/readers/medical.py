@@ -51,6 +51,7 @@ def source(
     path: Path,
     *,
     plane: Plane = "axial",
+    group: str | None = None,
     to_train: bool = True,
     cache: str | Path | None = None,
     progress: Progress | None = None,
@@ -65,6 +66,7 @@ def source(
     Args:
         path: the file or folder.
         plane: the plane of the slices of NIfTI volumes; a DICOM file holds the slices that were stored.
+        group: column whose rows of equal value stay in one split, such as `volume`.
         to_train: whether to leave out files outside the splits if folders define splits.
         cache: the cache folder, if not the default.
         progress: called while a large array is written to the cache.
@@ -96,7 +98,7 @@ def source(
     assigned = folders.labels_and_splits(names)
     counts = np.array([shapes[name][0] for name in files])
     owner = np.repeat(np.arange(len(files)), counts)
-    if to_train and assigned.splits is None and (counts > 1).any() and len(files) > 2:
+    if to_train and group is None and assigned.splits is None and (counts > 1).any() and len(files) > 2:
         notes.append("slices of one volume may be in several splits; `group='volume'` keeps them in one")
     return Source(
         x,

@@ -49,6 +49,7 @@ def source(
     sample_rate: Annotated[
         int | None, Knob("sample rate in Hz that recordings must have; by default that of the first", low=1)
     ] = None,
+    group: str | None = None,
     to_train: bool = True,
     cache: str | Path | None = None,
     progress: Progress | None = None,
@@ -63,6 +64,7 @@ def source(
         path: the file or folder.
         window: samples of each example.
         sample_rate: of all recordings, in Hz; it is recorded, so that new recordings must have it.
+        group: column whose rows of equal value stay in one split, such as `recording`.
         to_train: whether to leave out recordings outside the splits if folders define splits.
         cache: the cache folder, if not the default.
         progress: called while a large array is written to the cache.
@@ -99,7 +101,7 @@ def source(
     times = np.array([counts[name] for name in files])
     recording = np.repeat(np.array([folders.printable(name) for name in files]), times)
     start = np.concatenate([np.arange(count) for count in times]) * window / wanted.rate
-    if to_train and len(files) > 2 and assigned.splits is None:
+    if to_train and group is None and len(files) > 2 and assigned.splits is None:
         notes.append("windows of one recording may be in several splits; `group='recording'` keeps them in one")
     notes.append(f"windows of {window:,} samples ({window / wanted.rate:.3g} s at {wanted.rate:,} Hz)")
     owner = np.repeat(np.arange(len(files)), times)

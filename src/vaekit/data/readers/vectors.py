@@ -122,10 +122,8 @@ def of_columns(columns: Columnar, path: Path, x_key: str | None, label: str | No
 
 
 def _named(codes: Array, names: list[str] | None) -> Array:
-    """The names of codes, empty for -1; the codes themselves without names or with others."""
-    if names is None or not len(codes) or codes.min() < -1 or codes.max() >= len(names):
-        return codes
-    return np.array([*names, ""])[codes]
+    """The names of codes, empty for -1; without names, the codes themselves."""
+    return codes if names is None else np.array([*names, ""])[codes]
 
 
 def _is_plain(kind: Any) -> bool:
@@ -169,8 +167,15 @@ def _label(
         return None, None
     names = features.get(target, {}).get("names")
     whole = columns[target].dtype.kind == "i"
-    known = isinstance(names, list) and whole and all(isinstance(name, str) for name in names)
-    return target, list(names) if known else None
+    if not (isinstance(names, list) and whole and all(isinstance(name, str) for name in names)):
+        return target, None
+    codes = columns[target]
+    if len(codes) and (codes.min() < -1 or codes.max() >= len(names)):
+        raise DataError(
+            f"{path}: column {target!r} holds codes {codes.min()} to {codes.max()}, but has {len(names)} names of classes: "
+            "it is damaged"
+        )
+    return target, list(names)
 
 
 def _values(columns: Columnar, name: str, path: Path, reading: Reading) -> Array:
@@ -315,10 +320,10 @@ def _table(columns: Columnar, path: Path, label: str | None, to_train: bool) -> 
     """The rows of a data set without images and vectors, read like a frame."""
     features = columns.features
     read = tables.frame(columns.table(), name=str(path), label=label, to_train=to_train)
-    target = label or next((name for name in tables.LABEL if name in read.columns), None)
-    names = features.get(target or "", {}).get("names")
-    whole = read.label is not None and np.asarray(read.label).dtype.kind == "i"
-    return replace(read, label_names=names) if isinstance(names, list) and whole else read
+    if label is not None or read.label is None:
+        return read
+    target, names = _label(read.columns, features, None, path, to_train)
+    return replace(read, label_names=names) if target in tables.LABEL else read
 
 
 def _saved(path: Path) -> dict[str, list[Path]]:
