@@ -172,8 +172,8 @@ def _label(
     codes = columns[target]
     if len(codes) and (codes.min() < -1 or codes.max() >= len(names)):
         raise DataError(
-            f"{path}: column {target!r} holds codes {codes.min()} to {codes.max()}, but has {len(names)} names of classes: "
-            "it is damaged"
+            f"{path}: column {target!r} holds codes {codes.min()} to {codes.max()}, but has {len(names)} names of "
+            "classes: it is damaged"
         )
     return target, list(names)
 
