@@ -62,7 +62,7 @@ def write_diffusers(run: SavedRun, out: str | Path) -> list[Path]:
         from diffusers import AutoencoderKL
     except ImportError as error:
         raise ChoiceError(f"this needs {error.name}: install it with `pip install 'vaekit[diffusers]'`") from None
-    model = AutoencoderKL(**_config(run, parts))
+    model: Any = AutoencoderKL(**_config(run, parts))
     model.load_state_dict(_weights(run, parts))
     model.eval()
     note = _compared(run, parts, model)
@@ -85,11 +85,17 @@ def _parts(run: SavedRun) -> Parts:
     """
     model, observation = run.model, run.composition.observation
     q, p = getattr(model, "posterior", None), getattr(model, "likelihood", None)
-    scaled = isinstance(q, Conditional) and isinstance(q.net, networks.Rescaled)
-    encoder = q.net.net if scaled else q.net if isinstance(q, Conditional) else None
+    inner = q.net if isinstance(q, Conditional) else None
+    scaled = isinstance(inner, networks.Rescaled)
+    encoder = inner.net if isinstance(inner, networks.Rescaled) else inner
     decoder = p.net if isinstance(p, Conditional) else None
-    known = isinstance(encoder, networks.KLEncoder) and isinstance(decoder, networks.KLDecoder)
-    if not (known and isinstance(model, VAE)):
+    if not (
+        isinstance(model, VAE)
+        and isinstance(q, Conditional)
+        and isinstance(p, Conditional)
+        and isinstance(encoder, networks.KLEncoder)
+        and isinstance(decoder, networks.KLDecoder)
+    ):
         raise ChoiceError(
             f"{run.path} has other layers than diffusers' AutoencoderKL (strides, normalisation, linear layers beside "
             "the convolutions): train with `network='autoencoder-kl'`, or export it with `format='onnx'`"
@@ -118,21 +124,21 @@ def _is_plain(head: Head) -> bool:
 def _config(run: SavedRun, parts: Parts) -> dict[str, Any]:
     """The arguments of AutoencoderKL."""
     encoder, (channels, height, width) = parts.encoder, run.spec.shape
-    widths = [level.resnets[0].conv1.out_channels for level in encoder.down_blocks]
+    levels = len(encoder.channels)
     return {
         "in_channels": channels,
         "out_channels": channels,
-        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
-        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
-        "block_out_channels": tuple(widths),
-        "layers_per_block": len(encoder.down_blocks[0].resnets),
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": encoder.channels,
+        "layers_per_block": encoder.blocks,
         "latent_channels": parts.decoder.grid[0],
-        "norm_num_groups": encoder.conv_norm_out.num_groups,
+        "norm_num_groups": encoder.groups,
         "sample_size": max(height, width),
         "scaling_factor": run.scaling_factor or 1.0,
         "use_quant_conv": False,
         "use_post_quant_conv": False,
-        "mid_block_add_attention": len(encoder.mid_block.attentions) > 0,
+        "mid_block_add_attention": encoder.attention,
     }
 
 
@@ -161,12 +167,13 @@ def _compared(run: SavedRun, parts: Parts, model: Any) -> str:
     Raises:
         ChoiceError: means or locations differ.
     """
-    device = run.device
+    device, trained = run.device, run.model
+    assert isinstance(trained, VAE)
     try:
         run.to("cpu")
         z = torch.from_numpy(run.sample_latents(CHECKED)).float()
         raw = torch.from_numpy(run.decode(z.numpy()))
-        q = run.model.posterior(run.composition.observation.expected(raw))
+        q = trained.posterior(run.composition.observation.expected(raw))
         location = parts.decoder(z).reshape(CHECKED, -1, *run.spec.shape[1:])[:, : run.spec.shape[0]]
     finally:
         run.to(device)

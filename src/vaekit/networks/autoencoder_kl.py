@@ -123,6 +123,7 @@ class KLEncoder(nn.Module):
         super().__init__()
         last = len(channels) - 1
         before = [channels[0], *channels]
+        self.channels, self.blocks, self.groups, self.attention = tuple(channels), blocks, groups, attention
         self.conv_in = nn.Conv2d(event[0], channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             Level(before[i], c, blocks, groups, down=i < last) for i, c in enumerate(channels)
