@@ -294,7 +294,7 @@ def page(tries: list[dict[str, Any]], rows: list[dict[str, Any]], notes: list[st
         own = [r for r in tries if r["name"] in group.settings and r["steps"] == group.steps]
         lines += choice_table(group, own) if own else []
     if notes:
-        lines += ["### Tried once, and not kept", "", *(f"- {note}" for note in notes), ""]
+        lines += ["### Notes", "", *(f"- {note}" for note in notes), ""]
     lines += [f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores.", ""]
     return "\n".join(lines)
 
