@@ -23,7 +23,7 @@ from vaekit.utils.wording import worded
 from .analysis import estimated
 from .commands import continuing
 from .records import Judge, Trial, shown
-from .sweep import Sweep, across_seeds
+from .stored import StoredSweep, across_seeds
 
 if TYPE_CHECKING:
     from .analysis import Lead
@@ -33,7 +33,7 @@ CHANCE = 0.05
 """Trials that are the best in at least this share of the resampled validation data are named as candidates."""
 
 
-def write_sweep(sweep: Sweep, path: Path) -> Path:
+def write_sweep(sweep: StoredSweep, path: Path) -> Path:
     """Write one self-contained page about a sweep, and return its path.
 
     Raises:
@@ -51,7 +51,7 @@ def write_sweep(sweep: Sweep, path: Path) -> Path:
     return path
 
 
-def facts(sweep: Sweep) -> list[str]:
+def facts(sweep: StoredSweep) -> list[str]:
     """The line under the title: date, trials by state, and time."""
     now = datetime.now(UTC)
     states = [one.state for one in sweep.trials]
@@ -63,7 +63,7 @@ def facts(sweep: Sweep) -> list[str]:
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-def sentences(sweep: Sweep) -> list[str]:
+def sentences(sweep: StoredSweep) -> list[str]:
     """The result in words: the best trial, how sure its lead is, and how much of it is selection."""
     if not sweep.ranked:
         return ["No trial has finished. Continue the sweep with more `minutes`, or start one with shorter trials."]
@@ -117,7 +117,7 @@ def _with_unit(trial: Trial, judge: Judge) -> str:
     return f"{metric.label} {estimated(trial, judge).text()} {metric.unit}"
 
 
-def _result(sweep: Sweep) -> Section:
+def _result(sweep: StoredSweep) -> Section:
     blocks: list[Block] = [Text(worded(said)) for said in sentences(sweep)]
     if not sweep.ranked:
         return Section("result", "Result", blocks)
@@ -129,7 +129,7 @@ def _result(sweep: Sweep) -> Section:
     return Section("result", "Result", blocks)
 
 
-def _front(sweep: Sweep) -> list[Block]:
+def _front(sweep: StoredSweep) -> list[Block]:
     """The plane of the first two metrics with the Pareto front."""
     on, (a, b) = [one.name for one in sweep.front], sweep.metrics[:2]
     groups = {
@@ -149,7 +149,7 @@ def _front(sweep: Sweep) -> list[Block]:
 # --- trials -----------------------------------------------------------------------------------------------------
 
 
-def _trials(sweep: Sweep) -> Section:
+def _trials(sweep: StoredSweep) -> Section:
     """All trials: finished ones from the best, then the others."""
     judge, one_metric = sweep.metrics[0], len(sweep.metrics) == 1
     order = [*sweep.ranked, *(t for t in sweep.trials if t.state != "finished")]
@@ -194,7 +194,7 @@ def _tested(metric: str, scores: Numbers) -> str:
     return estimate(scores[metric], scores.get("group")).text() if metric in scores else "–"
 
 
-def _curves(sweep: Sweep) -> Section:
+def _curves(sweep: StoredSweep) -> Section:
     """The validation bound of every trial during training."""
     curves, pruned, best = [], [], None
     first = sweep.ranked[0].name if sweep.ranked and len(sweep.metrics) == 1 else None
@@ -221,7 +221,7 @@ def _curves(sweep: Sweep) -> Section:
 # --- options ----------------------------------------------------------------------------------------------------
 
 
-def _options(sweep: Sweep) -> Section:
+def _options(sweep: StoredSweep) -> Section:
     """The metrics against each option, and the importance of each option."""
     section = Section("options", "Options")
     done = [t for t in sweep.trials if t.state == "finished"]
@@ -245,7 +245,7 @@ def _options(sweep: Sweep) -> Section:
     return section
 
 
-def _importance(sweep: Sweep, judge: Judge) -> list[Block]:
+def _importance(sweep: StoredSweep, judge: Judge) -> list[Block]:
     from .analysis import ENOUGH
 
     found = sweep.importance(judge["name"]) if len(sweep.settings["over"]) > 1 else {}
@@ -275,7 +275,7 @@ def _importance(sweep: Sweep, judge: Judge) -> list[Block]:
 # --- method -----------------------------------------------------------------------------------------------------
 
 
-def _method(sweep: Sweep) -> Section:
+def _method(sweep: StoredSweep) -> Section:
     """How trials were chosen, trained, stopped and judged, and the command that continues the sweep."""
     s = sweep.settings
     names = ", ".join(f"{METRICS[j['name']].label} ({j['better']} is better)" for j in s["metrics"])
@@ -312,7 +312,7 @@ def _processes(jobs: int) -> str:
     return "one process" if jobs == 1 else f"{jobs} processes"
 
 
-def _python(sweep: Sweep) -> str:
+def _python(sweep: StoredSweep) -> str:
     path = shown_path(Path(os.path.abspath(sweep.path)))
     lines: Sequence[str] = (
         "from vaekit.tuning import Sweep",

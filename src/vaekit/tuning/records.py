@@ -231,7 +231,9 @@ def study_of(folder: Path, settings: Settings, create: bool = False) -> optuna.S
     url = f"sqlite:///{(folder / STORAGE).resolve()}"
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
     if create:
-        directions = ["maximize" if one["better"] == "higher" else "minimize" for one in settings["metrics"]]
+        directions: list[Literal["maximize", "minimize"]] = [
+            "maximize" if one["better"] == "higher" else "minimize" for one in settings["metrics"]
+        ]
         return optuna.create_study(storage=storage, study_name=NAME, directions=directions, load_if_exists=True)
     return optuna.load_study(study_name=NAME, storage=storage)
 

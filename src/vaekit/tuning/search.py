@@ -80,10 +80,8 @@ def tune(
             is continued with its settings.
         metrics: one metric, or several for their Pareto front, such as "rate,distortion"; `NAME:lower` gives a
             direction to a metric that has none.
-        trials, minutes: the number of trials and the time, over all calls; the sweep ends with the first that is
-            reached. By default 20 trials.
-        jobs: processes that train at the same time, each with its share of the threads. The data must then have a name
-            or a path.
+        trials, minutes: limits of the number of trials and of the time, over all calls; by default 20 trials.
+        jobs: processes that train at the same time, each with its share of the threads; they load the data themselves.
         prune: stop a trial if its validation bound is below the median of the trials before, at the same share of the
             training. Applies to one metric that validations during training measure.
         out: the directory; by default sweeps/DATA-RECIPE.
@@ -109,28 +107,19 @@ def tune(
     if over is None:
         given = {"metrics": metrics != "elbo", "prune": not prune, "seed": seed != 0}
         stored = _stored(out, [*choices, *(name for name, changed in given.items() if changed)])
-        recipe, over, prune, seed = recipe or stored["recipe"], stored["over"], stored["prune"], stored["seed"]
-        metrics = [f"{one['name']}:{one['better']}" for one in stored["metrics"]]
-        choices = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["choices"].items()} | stored["training"]
+        over, metrics, prune, seed = stored["over"], _written(stored["metrics"]), stored["prune"], stored["seed"]
+        recipe, choices = recipe or stored["recipe"], _tuples(stored["choices"]) | stored["training"]
     recipe = recipe or "vae"
     options, arguments = _split(choices, seed)
     found = space(over, recipe, arguments, options)
     judged = judges(metrics if isinstance(metrics, str) else list(metrics))
-    data = _data(data, out)
+    data = _data(data, out, jobs)
     folder = checked_path(out) if out is not None else default_folder(data.name, recipe)
-    if jobs > 1 and describe(data)["source"] is None:
-        raise ChoiceError(
-            "`jobs` above 1 needs data that other processes can read: save the arrays as a .npz file and pass its path"
-        )
     check(found, data, options, [one["name"] for one in judged])
     settings = _settings(data, found, options, judged, prune, seed)
     with contextlib.ExitStack() as stack:
         settings = _begin(folder, data, settings, stack)
-        spent = sum(one["seconds"] for one in settings["sessions"])
-        ends = math.inf if minutes is None else begun + max(60 * minutes - spent, 0.0)
-        limits = Limits(TRIALS if trials is None and minutes is None else trials, ends)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        settings["sessions"].append({"started": now, "seconds": 0.0, "jobs": jobs})
+        limits = _limits(settings, trials, minutes, begun)
         _session(folder, settings, found, data, limits, jobs, begun, progress)
     sweep = Sweep(folder, data=data)
     sweep.hold_out()
@@ -144,6 +133,8 @@ def _session(
 ) -> None:  # fmt: skip
     """Run trials until a limit is reached, and record the time that it takes."""
     study = study_of(folder, settings)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    settings["sessions"].append({"started": now, "seconds": 0.0, "jobs": jobs})
 
     def tick() -> None:
         settings["sessions"][-1]["seconds"] = round(time.monotonic() - begun, 3)
@@ -179,6 +170,21 @@ def _check_limits(trials: int | None, minutes: float | None, jobs: int) -> None:
             raise ChoiceError(f"`{name}` must be above 0, got {value}")
 
 
+def _limits(settings: Settings, trials: int | None, minutes: float | None, begun: float) -> Limits:
+    """When a session that began at this time ends, in view of the sessions before."""
+    spent = sum(one["seconds"] for one in settings["sessions"])
+    ends = math.inf if minutes is None else begun + max(60 * minutes - spent, 0.0)
+    return Limits(TRIALS if trials is None and minutes is None else trials, ends)
+
+
+def _written(metrics: Sequence[Judge]) -> list[str]:
+    return [f"{one['name']}:{one['better']}" for one in metrics]
+
+
+def _tuples(choices: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}
+
+
 def _stored(out: str | Path | None, changed: Sequence[str]) -> Settings:
     """The settings of the sweep to continue; `changed` are the names of settings that the caller gives."""
     if out is None or not (checked_path(out) / SETTINGS).is_file():
@@ -206,13 +212,17 @@ def default_folder(data: str, recipe: str) -> Path:
     return Path("sweeps") / f"{name}-{recipe}"
 
 
-def _data(data: Any, out: str | Path | None) -> Data:
-    if data is not None:
-        return data_of(data)
-    if out is None or not (checked_path(out) / SETTINGS).is_file():
+def _data(data: Any, out: str | Path | None, jobs: int) -> Data:
+    """The data of the sweep, loaded if they are a name or a path, or those of the sweep to continue."""
+    folder = None if out is None else checked_path(out)
+    if data is None and (folder is None or not (folder / SETTINGS).is_file()):
         raise ChoiceError("a sweep needs data: a name, a path, arrays or a frame")
-    folder = checked_path(out)
-    return stored_data(folder, read_settings(folder))
+    loaded = stored_data(folder, read_settings(folder)) if data is None and folder is not None else data_of(data)
+    if jobs > 1 and describe(loaded)["source"] is None:
+        raise ChoiceError(
+            "`jobs` above 1 needs data that other processes can read: save the arrays as a .npz file and pass its path"
+        )
+    return loaded
 
 
 def _settings(

@@ -123,7 +123,8 @@ class Space:
 
     def choose(self, value: Callable[[Dimension], Any]) -> dict[str, Any]:
         """The settings of a trial: the `value` of each option that applies with those before it."""
-        defaults, settings = get_recipe(self.recipe).defaults, {}
+        defaults = get_recipe(self.recipe).defaults
+        settings: dict[str, Any] = {}
         for one in self.dimensions:
             if one.argument.applies({**defaults, **self.fixed, **settings}):
                 settings[one.name] = value(one)
