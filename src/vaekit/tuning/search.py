@@ -198,7 +198,8 @@ def _split(choices: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], dict[
     """Options of training, checked, and arguments of the recipe."""
     names = set(Options.__dataclass_fields__)
     options = {k: v for k, v in choices.items() if k in names and v is not None} | {"seed": seed}
-    Options(**options).checked()
+    checked = Options(**options).checked()
+    options = {name: getattr(checked, name) for name in options}
     if options.get("devices", 1) != 1:
         raise ChoiceError(
             "a trial trains on one device: use `jobs` to train several trials at once, and omit `devices`"

@@ -204,7 +204,7 @@ def _pairs(over: Over) -> Iterator[tuple[str, str | list[Any]]]:
             yield str(name).replace("-", "_"), given if isinstance(given, str) else list(given)
         return
     for text in [over] if isinstance(over, str) else over:
-        for part in re.split(r",(?=\s*[A-Za-z_][\w-]*\s*=)", text):
+        for part in re.split(r",(?=\s*[A-Za-z_][\w-]*\s*=)(?![^()]*\))", text):
             name, equals, written = part.partition("=")
             if part.strip() and not (equals and name.strip() and written.strip()):
                 raise ChoiceError(f"`over` has {part.strip()!r}, which is none of {FORMS}")
