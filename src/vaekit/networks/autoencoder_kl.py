@@ -41,8 +41,9 @@ class GridAttention(nn.Module):
         super().__init__()
         self.group_norm = nn.GroupNorm(groups, channels, EPSILON)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-        nn.init.zeros_(self.to_out[0].weight)
+        out = nn.Linear(channels, channels)
+        nn.init.zeros_(out.weight)
+        self.to_out = nn.ModuleList([out])
 
     def forward(self, h: Tensor) -> Tensor:
         places = self.group_norm(h).flatten(2).transpose(1, 2)  # (N, places, C)
