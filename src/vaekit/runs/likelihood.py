@@ -254,7 +254,8 @@ def per_datum(
         return [known[name] for name in names]
 
     def joined(found: list[np.ndarray]) -> PerDatum:
-        return PerDatum(**{"kl": None, **dict(zip(names, found, strict=True))})
+        known: dict[str, Any] = {"kl": None, **dict(zip(names, found, strict=True))}
+        return PerDatum(**known)
 
     return shared(rows, lambda part: _per_datum(run, observed, samples, part, options), arrays, joined)
 

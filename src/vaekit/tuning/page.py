@@ -141,7 +141,7 @@ def _front(sweep: StoredSweep) -> list[Block]:
     elbo = {a["name"], b["name"]} == {"rate", "distortion"}
     caption = "Finished trials on validation data." + (" The ELBO is constant along the thin lines." if elbo else "")
     return [
-        plot("front", lambda: figures.scatter(groups, *labels, equal_sum=elbo),
+        plot("front", lambda: figures.scatter(groups, labels[0], labels[1], equal_sum=elbo),
              f"Scatter plot of {labels[1]} against {labels[0]}", caption)
     ]  # fmt: skip
 
@@ -196,7 +196,9 @@ def _tested(metric: str, scores: Numbers) -> str:
 
 def _curves(sweep: StoredSweep) -> Section:
     """The validation bound of every trial during training."""
-    curves, pruned, best = [], [], None
+    curves: list[Any] = []
+    pruned: list[int] = []
+    best: int | None = None
     first = sweep.ranked[0].name if sweep.ranked and len(sweep.metrics) == 1 else None
     for t in sweep.trials:
         log = read_log(t.path) if (t.path / "log.jsonl").exists() else []

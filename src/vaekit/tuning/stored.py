@@ -174,7 +174,8 @@ class StoredSweep:
         Returns:
             the first metric on test data, by trial and seed.
         """
-        name, values = self.metrics[0]["name"], {}
+        name: str = self.metrics[0]["name"]
+        values: dict[str, dict[int, float]] = {}
         for one in self.ranked[:n]:
             for seed in range(self.settings["seed"] + 1, self.settings["seed"] + 1 + seeds):
                 out = self.path / CONFIRMED / f"{one.name}-seed-{seed}"
