@@ -119,7 +119,7 @@ def _tune(source: str | None, recipe: str, own: dict[str, Any], named: dict[str,
         from vaekit.tuning.space import space
 
     search.require()
-    asked = {name: own[name] for name in ("trials", "minutes", "jobs", "prune") if name in own}
+    asked: dict[str, Any] = {name: own[name] for name in ("trials", "minutes", "jobs", "prune") if name in own}
     if own.get("metrics"):
         asked["metrics"] = ",".join(own["metrics"])
     if over := ",".join(own.get("over") or ()):
