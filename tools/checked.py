@@ -120,7 +120,7 @@ BUGS = [
         "the best model is chosen by a loss that is not the bound",
         "chosen by the validation ELBO for every objective",
         "chosen by the distortion, the loss of `--beta 0`",
-        "training/loop.py",
+        "training/validation.py",
         (
             (
                 'return valid.get("joint", valid.get("bounded", valid.get("elbo", -valid["distortion"])))',

@@ -619,7 +619,7 @@ def test_the_elbo_told_is_that_of_the_saved_weights(capsys):
         ("fit digits --recipe covn", "did you mean 'conv'"),
         ("fit digits --recipe zzz", "kingma2013"),
         ("fit digits --activation rellu", 'Did you mean "relu"'),
-        ("fit digits --optimiser adm", 'Did you mean "adam"'),
+        ("fit digits --optimiser adm", "did you mean 'adam'"),
         ("fit digits --compile of", 'Did you mean "off"'),
         ("fit digits --kind imge", 'Did you mean "image"'),
         ("fit digits --latent 0", "--latent must be 1 or more"),

@@ -115,7 +115,7 @@ def test_one_hot_frames_of_labels_name_the_classes():
         ([datetime.time(i) for i in range(9)], "'c' holds dates or times"),
         ([datetime.timedelta(days=i) for i in range(9)], "'c' holds dates or times"),
         ([b"x"] * 9, "'c' holds bytes"),
-        ([[1, 2]] * 9, "'c' is nested"),
+        ([{"k": 1}] * 9, "'c' is nested"),
     ],
 )
 def test_columns_of_parquet_that_are_no_numbers(tmp_path, cells, message):

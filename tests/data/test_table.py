@@ -110,7 +110,7 @@ def test_parquet(tmp_path):
     pq.write_table(pa.table({"a": [1.0, None, 2.0], "b": [1, 2, 3]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="row 1, column 'a' is nan"):
         load(tmp_path / "b.parquet")
-    pq.write_table(pa.table({"a": [[1, 2], [3, 4]]}), tmp_path / "c.parquet")
+    pq.write_table(pa.table({"a": [{"k": 1}, {"k": 2}]}), tmp_path / "c.parquet")
     with pytest.raises(DataError, match="'a' is nested"):
         load(tmp_path / "c.parquet")
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no")

@@ -46,6 +46,7 @@ def write_diffusers(run: SavedRun, out: str | Path) -> list[Path]:
 
     Means of q(z|x) and decoded images, the location of p(x|z), are those of the run. The run must have been trained
     with `network='autoencoder-kl'`, whose layers are those of AutoencoderKL. `scaling_factor` is that of the run.
+    Standard deviations of q(z|x) can differ, because vaekit bounds them; a note says by how much.
 
     Arguments:
         out: the folder.
@@ -190,7 +191,7 @@ def _compared(run: SavedRun, parts: Parts, model: Any) -> str:
         if ratio > TOLERANCE:
             notes.append(
                 f"standard deviations of q(z|x) differ by up to {100 * ratio:.2g}%, because those of vaekit have a "
-                "soft lower bound of e^-6"
+                "soft lower bound of e^-6, and may grow more slowly above 1"
             )
     if parts.low < 0:
         shown = (location.clamp(-1, 1) + 1) / 2 * (high - low) + low

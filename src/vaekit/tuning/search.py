@@ -98,15 +98,13 @@ def tune(
 
     Example:
         sweep = vk.tune("digits", over="latent=2..32:log,lr=1e-4..1e-2:log", trials=20, steps=500)
-        sweep.best.settings, sweep.best.values
         run = sweep.fit_best(out="runs/best", steps=5000)
     """
     require()
     begun = time.monotonic()
     _check_limits(trials, minutes, jobs)
     if over is None:
-        given = {"metrics": metrics != "elbo", "prune": not prune, "seed": seed != 0}
-        stored = _stored(out, [*choices, *(name for name, changed in given.items() if changed)])
+        stored = _stored(out, [*choices, *_changed(metrics, prune, seed)])
         over, metrics, prune, seed = stored["over"], _written(stored["metrics"]), stored["prune"], stored["seed"]
         recipe, choices = recipe or stored["recipe"], _tuples(stored["choices"]) | stored["training"]
     recipe = recipe or "vae"
@@ -121,6 +119,17 @@ def tune(
         settings = _begin(folder, data, settings, stack)
         limits = _limits(settings, trials, minutes, begun)
         _session(folder, settings, found, data, limits, jobs, begun, progress)
+    return _finished(folder, data)
+
+
+def _changed(metrics: Any, prune: bool, seed: int) -> list[str]:
+    """The names of those settings that are not the default, which a continued sweep does not take."""
+    given = {"metrics": metrics != "elbo", "prune": not prune, "seed": seed != 0}
+    return [name for name, changed in given.items() if changed]
+
+
+def _finished(folder: Path, data: Data) -> Sweep:
+    """The sweep in a directory, measured on test data, with its page."""
     sweep = Sweep(folder, data=data)
     sweep.hold_out()
     sweep.report()

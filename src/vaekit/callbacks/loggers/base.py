@@ -29,7 +29,7 @@ SPACING = 1.3
 
 
 def logger(name: str) -> Callable[[Builder], Builder]:
-    """Register a `Logger` under this name for `log` and `--log`. It is built with `where`."""
+    """Register a `Logger` under this name for `log`. It is built with `where`."""
     return LOGGERS.add(name, "")
 
 
