@@ -189,7 +189,7 @@ BUGS = [
         "the evaluation averages batch means",
         "the mean over examples; a short last batch counts by its size",
         "the mean of batch means",
-        "training/loop.py",
+        "training/validation.py",
         (
             ("(part.sum(1) for part in parts)", "(part.mean(1) for part in parts)"),
             ("(totals / n).tolist()", "(totals / len(self.valid_x)).tolist()"),
@@ -253,7 +253,7 @@ BUGS = [
         "the ELBO is evaluated at the posterior mean, in validation",
         "validation averages over samples of q",
         "distortion at the posterior mean",
-        "training/loop.py",
+        "training/validation.py",
         (("d = distortion(trace, x)", "d = -model.decode(model.encode(x, c)).log_prob(x)"),),
         "tools/test_checked.py::test_the_bound_of_validation_is_an_expectation_over_draws",
     ),

@@ -82,7 +82,7 @@ def loading(name: str, **more: tuple[Any, ...]) -> Use:
 
         if rng.random() < 0.3:
             schema = (Column("size", "real"), Column("kind", "categorical", ("a", "b", "c")), Column("flag", "binary"))
-            tabular = name.endswith((".csv", ".csv.gz", ".parquet", ".xlsx"))
+            tabular = name.endswith((".csv", ".csv.gz", "a.parquet", ".xlsx", ".arrow", ".feather"))
             return load_rows(name, cache="cache", **({"schema": schema, "missing": "mask"} if tabular else {}))
         data = load(name, cache="cache", **_options(rng, **more))
         return data.events(data.train[:3]), repr(data), repr(data.test)

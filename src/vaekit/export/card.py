@@ -149,7 +149,7 @@ def _use(run: SavedRun, name: str) -> str:
     ]
     if not composed:
         suffix = "png" if run.spec.kind in ("image", "signal") else "csv"
-        lines += ["", "```bash", f"vaekit sample {where} -n 64 --out samples.{suffix}", "```"]
+        lines += ["", f"On the command line: `vaekit sample {where} -n 64 --out samples.{suffix}`"]
     return "\n".join(lines)
 
 

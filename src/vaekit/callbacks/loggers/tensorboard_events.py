@@ -15,7 +15,7 @@ from .base import Logger, logger
 
 @logger("tensorboard")
 class TensorBoardLogger(Logger):
-    """Curves, pictures and hyper-parameters, for `tensorboard --logdir RUN`.
+    """Curves, pictures and hyper-parameters, which TensorBoard shows for the run directory.
 
     Arguments:
         where: the folder; by default `tensorboard` in the run directory.
