@@ -777,6 +777,7 @@ def texts_of_the_library():
     root = Path(package.__file__).parent
     lines = {
         "report/commands.py",
+        "utils/environment.py",  # of the compiler
         "cli/guide.py",
         "report/about.py",
         "studies/page.py",
