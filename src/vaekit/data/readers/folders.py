@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vaekit.data.core import counted, listed
 from vaekit.data.paths import SHARDS
 from vaekit.data.splits import PARTS, part_named
+from vaekit.errors import DataError
 
 _PILLOW = """
     png apng jpg jpeg jpe jfif bmp dib gif webp tif tiff ppm pgm pbm pnm pfm avif avifs jp2 j2k j2c jpc jpf jpx tga icb
@@ -94,6 +95,25 @@ def leading(path: Path) -> str:
             if ends(name, known):
                 return next(suffix for suffix in (*SOUND, *MEDICAL, *SUFFIXES) if ends(name, (suffix,)))
     return ""
+
+
+def files_of(path: Path, suffixes: tuple[str, ...], word: str, to_train: bool) -> tuple[Path, list[str], list[str]]:
+    """A folder, the names of its files with these suffixes, and notes on the files left out; or a file of its own.
+
+    Arguments:
+        word: what a file is called in the notes.
+        to_train: whether folders named train, test and valid define splits.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        return path.parent, [path.name], []
+    names = with_suffixes(path, suffixes)
+    kept, notes = in_splits(names) if to_train else (names, [])
+    return path, kept, [note.replace("image", word) for note in notes]
 
 
 def with_suffixes(path: Path, suffixes: tuple[str, ...]) -> list[str]:

@@ -77,7 +77,7 @@ def source(
     """
     if plane not in PLANES:
         raise DataError(f"plane must be one of {', '.join(PLANES)}, got {plane!r}")
-    root, files, notes = _files(path, to_train)
+    root, files, notes = folders.files_of(path, folders.MEDICAL, "file", to_train)
     shapes = {name: _shape(root / name, plane) for name in files}
     sizes = Counter(shape[1:] for shape in shapes.values())
     if len(sizes) > 1:
@@ -111,17 +111,6 @@ def source(
         options={} if plane == "axial" else {"plane": plane},
         notes=(*notes, *assigned.notes),
     )
-
-
-def _files(path: Path, to_train: bool) -> tuple[Path, list[str], list[str]]:
-    """A folder, the names of its medical files, and notes on the files left out."""
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return path.parent, [path.name], []
-    names = folders.with_suffixes(path, folders.MEDICAL)
-    kept, notes = folders.in_splits(names) if to_train else (names, [])
-    return path, kept, [note.replace("image", "file") for note in notes]
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def source(
         DataError: soundfile is missing; a file is damaged; the recordings differ in sample rate or channels; or none is
             as long as a window.
     """
-    root, files, notes = _files(path, to_train)
+    root, files, notes = folders.files_of(path, folders.SOUND, "recording", to_train)
     window = window or WINDOW
     heads = {name: _head(root / name) for name in files}
     first = next(iter(heads))
@@ -116,17 +116,6 @@ def source(
         options={"window": window, "sample_rate": wanted.rate},
         notes=(*notes, *assigned.notes),
     )
-
-
-def _files(path: Path, to_train: bool) -> tuple[Path, list[str], list[str]]:
-    """A folder, the names of its sound files, and notes on the files left out."""
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return path.parent, [path.name], []
-    names = folders.with_suffixes(path, folders.SOUND)
-    kept, notes = folders.in_splits(names) if to_train else (names, [])
-    return path, kept, [note.replace("image", "recording") for note in notes]
 
 
 def _head(path: Path) -> Recording:
