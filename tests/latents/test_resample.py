@@ -32,6 +32,7 @@ from vaekit.noise import Key, fold
 from vaekit.objectives import ELBO, Losses, Objective, SemiSupervised
 from vaekit.objectives.terms import distortion
 from vaekit.recipes import RECIPES
+from vaekit.runs import example
 from vaekit.utils.files import read_tensors, unwritable, write_tensors
 
 SIGMA = 0.1
@@ -405,7 +406,7 @@ def test_a_disk_that_fills_up_loses_no_density(run, name, capsys, monkeypatch):
 
 
 def test_densities_of_the_packaged_run_are_not_stored_in_the_package(capsys, monkeypatch, run):
-    monkeypatch.setattr(resample, "PLACE", run.path)
+    monkeypatch.setattr(example, "PLACE", run.path)
     run.fit_latents("gmm", components=2, steps=3)
     assert "the packaged run is never changed" in capsys.readouterr().err
     assert not (run.path / "latents").exists()
