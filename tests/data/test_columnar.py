@@ -83,6 +83,43 @@ def test_tables_are_read_like_the_same_csv_whether_mapped_or_not(tmp_path, name,
     np.testing.assert_array_equal(rows.x.astype("f4"), one.train.raw[:, :3].astype("f4"))
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_texts_and_times_of_a_large_table_are_read_in_parts_with_the_same_result(tmp_path, missing, monkeypatch):
+    def column(*values, kind=None):
+        return pa.array([None if missing and i % 9 == 4 else values[i % len(values)] for i in range(N)], kind)
+
+    days, few = column(1, 5, 9, kind=pa.date32()), pa.dictionary(pa.int8(), pa.string())
+    read = pa.table({
+        "kind": column("a", " b ", "a", "ccc"), "number as text": column("1", "2", "", "-"),
+        "price": column("3 €", "1,000", "2"), "code": column("007", "010"), "name": column(*map(str, range(N)), "x"),
+        "dictionary": column("u", "v", kind=pa.string()).cast(few), "day": days, "time": days.cast(pa.timestamp("ns")),
+        "flag": column(True, False), "long": column("x" * 1200, "y"), "wide": column("p", "q", kind=pa.large_string()),
+        "x": column(*np.arange(0.5, 9)), "empty": pa.array([None] * N, pa.string()),
+    })  # fmt: skip
+    monkeypatch.setattr(columnar, "BATCH", 7)
+    path = write(tmp_path / "a.parquet", read)
+    for texts in ((), ("x", "kind", "number as text")):
+        monkeypatch.setattr(caches, "LARGE", 2**30)
+        whole = columnar.table_of(path, drop=("long",) if texts else (), texts=texts)
+        monkeypatch.setattr(caches, "LARGE", 10)
+        parts = columnar.table_of(path, drop=("long",) if texts else (), texts=texts)
+        assert list(parts.columns) == list(whole.columns)
+        for name, values in whole.columns.items():
+            assert parts.columns[name].dtype == values.dtype, name
+            np.testing.assert_array_equal(parts.columns[name], values, name)
+        for field in ("names", "unnamed", "words", "notes", "options"):
+            assert getattr(parts, field) == getattr(whole, field), field
+
+
+def test_rows_that_a_large_file_declares_and_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(caches, "LARGE", 10)
+    path = write(tmp_path / "a.parquet", table())
+    for rows in (N - 5, N + 5):
+        monkeypatch.setattr(columnar.Columnar, "counts", [rows])
+        with pytest.raises(DataError, match=f"declares {rows} rows, but column .* has {N}: it is damaged"):
+            load(path)
+
+
 def test_integers_beyond_int64_become_floats(tmp_path, monkeypatch):
     big = pa.array([2**64 - 1 - i for i in range(N)], pa.uint64())
     write(tmp_path / "a.parquet", pa.table({"a": big, "b": list(range(N))}))

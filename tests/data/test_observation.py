@@ -64,7 +64,9 @@ def test_the_draw_is_numpys_legacy_one_over_valid_then_test(data):
     assert observed.draw_hash(observed.n) == hashlib.sha256(packed.tobytes()).hexdigest()
 
 
-def test_a_draw_over_more_rows_than_a_block_is_one_stream():
+@pytest.mark.parametrize("values", [5, 90, FrozenDraw.VALUES])
+def test_a_draw_over_more_rows_than_a_block_is_one_stream(values, monkeypatch):
+    monkeypatch.setattr(FrozenDraw, "VALUES", values)
     raw = blobs(2300, 3, 3)
     draw = FrozenDraw(Binary(), lambda a, b: raw[a:b], sizes=(2300,))
     whole = np.random.RandomState(777).binomial(1, raw / 255.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -139,9 +140,12 @@ class Head(nn.Module, ABC):
     def observe(self, observation: Observation) -> None:
         """Take from the observation, which has been fitted to the training rows, what the density of x depends on."""
 
-    def candidates(self, px: D.Distribution) -> list[D.Distribution]:
-        """`px`, a distribution of this head, with each value of the number that it `chooses`; empty without one."""
-        return []
+    def candidates(self, px: D.Distribution) -> Iterator[D.Distribution]:
+        """`px`, a distribution of this head, with each value of the number that it `chooses`; empty without one.
+
+        They are made one at a time, because each takes as much memory as `px`.
+        """
+        return iter(())
 
     def choose(self, position: int) -> None:
         """Set the number that the head `chooses` to that of the candidate at this position."""

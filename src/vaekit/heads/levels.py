@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -69,13 +70,14 @@ class DiscretisedLogisticHead(Head):
             DiscretisedLogistic((loc + 1) * self.middle, log_scale, self.levels, validate_args=False)
         )
 
-    def candidates(self, px: D.Distribution) -> list[D.Distribution]:
+    def candidates(self, px: D.Distribution) -> Iterator[D.Distribution]:
         each = px.base_dist if isinstance(px, D.Independent) else None
         if not (self.chooses and isinstance(each, DiscretisedLogistic)):
-            return []
+            return
         own = (torch.exp(each.log_scale) - self.middle * math.exp(self.floor)).clamp_min(0)  # the scale above the floor
-        scales = (own + self.middle * math.exp(_log_floor(width)) for width in WIDTHS)
-        return [self.independent(DiscretisedLogistic(each.loc, torch.log(s), self.levels, False)) for s in scales]
+        for width in WIDTHS:
+            log_scale = torch.log(own + self.middle * math.exp(_log_floor(width)))
+            yield self.independent(DiscretisedLogistic(each.loc, log_scale, self.levels, False))
 
     def choose(self, position: int) -> None:
         if not isinstance(self.floor, Tensor):

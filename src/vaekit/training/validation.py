@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,12 @@ from vaekit.runs.observed import Observed
 
 from .step import Engine
 
-VALID_ROWS = 2000
+VALID_ROWS, ROWS, VALUES = 2000, 500, 500 * 64 * 64 * 3
+"""Rows that are measured at most, and rows and values of x that are measured at once."""
+HELD = 2**28
+"""Bytes of x up to which they are kept from one validation to the next; more are read again each time."""
+Block = tuple[Tensor, Tensor, Tensor | None]
+"""The numbers of rows, their x, and their condition."""
 
 
 class Validation:
@@ -40,17 +46,23 @@ class Validation:
     ):
         self.composition, self.data, self.engine = composition, data, engine
         self.seed, self.device, self.fabric = seed, device, fabric
-        self._blocks: list[tuple[Tensor, Tensor, Tensor | None]] | None = None
+        self._observed: Observed | None = None
+        self._blocks: list[Block] | None = None
 
     @property
-    def blocks(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """The numbers of the rows, x and the condition, in blocks."""
-        if self._blocks is None:
-            observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
-            n = min(observed.n, VALID_ROWS)
-            rows = [np.arange(a, min(a + 500, n)) for a in range(0, n, 500)]
-            on = self.device
-            self._blocks = [(torch.from_numpy(b).to(on), observed(b).to(on), observed.condition(b, on)) for b in rows]
+    def blocks(self) -> Iterable[Block]:
+        """The rows that are measured, in blocks."""
+        if self._blocks is not None:
+            return self._blocks
+        if self._observed is None:
+            self._observed = Observed(self.composition, DataSpec.of(self.data), "valid", self.data)
+        observed, on, dims = self._observed, self.device, math.prod(self.data.shape)
+        n, step = min(observed.n, VALID_ROWS), max(1, min(ROWS, VALUES // dims))
+        rows = (np.arange(a, min(a + step, n)) for a in range(0, n, step))
+        read = ((torch.from_numpy(b).to(on), observed(b).to(on), observed.condition(b, on)) for b in rows)
+        if 4 * n * dims > HELD:
+            return read
+        self._blocks = list(read)
         return self._blocks
 
     @torch.no_grad()
@@ -81,6 +93,7 @@ class Validation:
                 if differs:
                     jacobians += float(observation.log_jacobian_of(x).sum())
                 n += len(x)
+                del trace  # before the next one
         self._choose(tried, parts)
         figures = torch.cat([-part.sum(0) for part in parts])
         totals = sum((part.sum(1) for part in parts), torch.zeros(2, dtype=torch.float64))

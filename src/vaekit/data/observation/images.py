@@ -150,7 +150,8 @@ class FrozenDraw:
     this is the reference binarisation of the literature. Rows are drawn when first needed and stored as bits.
     """
 
-    BLOCK = 1000
+    BLOCK, VALUES = 1000, 4_000_000
+    """Rows, and values, that are drawn at once; the draws do not depend on them."""
 
     def __init__(self, observation: Binary, *parts: Callable[[int, int], np.ndarray], sizes: tuple[int, ...]):
         """`parts[i](a, b)` returns the raw rows a..b of part i, which has `sizes[i]` rows."""
@@ -165,10 +166,10 @@ class FrozenDraw:
         for i in range(part + 1):
             while (a := self.done[i]) < (n if i == part else self.sizes[i]):
                 b = min(a + self.BLOCK, self.sizes[i])
-                chance = self.observation.chance(self.readers[i](a, b))
-                missing = np.isnan(chance)
-                drawn = self.rng.binomial(1, np.where(missing, 0.0, chance)).astype(bool)
-                bits = np.packbits(drawn.reshape(b - a, -1), axis=1)
+                raw = self.readers[i](a, b)
+                step = max(1, self.VALUES // raw[0].size)  # the probabilities are float64
+                drawn = [self._draw(raw[start : start + step]) for start in range(0, b - a, step)]
+                bits, missing = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
                 if a == 0:
                     self.packed.append(np.empty((self.sizes[i], bits.shape[1]), np.uint8))
                     self.missing.append(None)
@@ -176,9 +177,17 @@ class FrozenDraw:
                 if missing.any():
                     mask = self.missing[i]
                     self.missing[i] = mask = np.zeros_like(self.packed[i]) if mask is None else mask
-                    mask[a:b] = np.packbits(missing.reshape(b - a, -1), axis=1)
+                    mask[a:b] = missing
                 self.done[i] = b
         return self.packed[part]
+
+    def _draw(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of the next rows and the mask of missing ones, both packed."""
+        chance = self.observation.chance(raw)
+        missing = np.isnan(chance)
+        drawn = self.rng.binomial(1, np.where(missing, 0.0, chance)).astype(bool)
+        pixels, mask = (np.packbits(part.reshape(len(raw), -1), axis=1) for part in (drawn, missing))
+        return pixels, mask
 
     def digest(self, part: int, n: int) -> str:
         """SHA-256 in hexadecimal of the packed bits of the first n rows of a part."""

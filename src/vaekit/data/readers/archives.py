@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -175,7 +176,19 @@ class Zip(Archive):
             return file.read()
 
 
-class Tar(Archive):
+class AnyTar(Archive):
+    """A .tar archive, compressed or not. Abstract."""
+
+    def _check_end(self, last: bytes) -> None:
+        """Check the block of 512 bytes after the last file, which holds zeros; a note says that it is missing."""
+        note = f"{self.path.name} has no end mark: it may be cut short, and lack its last files"
+        if last not in (b"", bytes(512)):
+            raise DataError(f"{self.path} is cut short or damaged after {counted(len(self.sizes), 'file')}")
+        if not last and note not in self.notes:
+            self.notes.append(note)
+
+
+class Tar(AnyTar):
     """A .tar archive that is not compressed, whose files are read at their places."""
 
     def _list(self) -> None:
@@ -188,11 +201,7 @@ class Tar(Archive):
             end = file.offset
         with self.path.open("rb") as raw:
             raw.seek(end)
-            last = raw.read(512)
-            if last not in (b"", bytes(512)):
-                raise DataError(f"{self.path} is cut short or damaged after {counted(len(self.sizes), 'file')}")
-            if not last:
-                self.notes.append(f"{self.path.name} has no end mark: it may be cut short, and lack its last files")
+            self._check_end(raw.read(512))
 
     def read(self, name: str) -> bytes:
         self.check(name)
@@ -204,13 +213,17 @@ class Tar(Archive):
         return content
 
 
-class PackedTar(Archive):
+class PackedTar(AnyTar):
     """A compressed .tar archive, which can only be read from its beginning: its files keep their order."""
 
     def _members(self) -> Iterator[tuple[Any, Any]]:
-        with tarfile.open(self.path, "r|gz") as file:
+        with gzip.open(self.path) as raw, tarfile.open(fileobj=raw, mode="r:") as file:
             for member in file:
                 yield file, member
+            raw.seek(file.offset)
+            self._check_end(raw.read(512))
+            while raw.read(2**20):  # at the end, gzip compares the checksum
+                pass
 
     def _list(self) -> None:
         for _, member in self._members():

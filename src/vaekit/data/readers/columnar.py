@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Columnar:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         if is_parquet(path):
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path, page_checksum_verification=True)  # of pages that have one
         with path.open("rb") as file:
             start = file.read(6)
         if start == b"ARROW1":
@@ -175,7 +175,7 @@ def is_number(kind: Any) -> bool:
 
 
 def table_of(path: Path, drop: Collection[str] = (), texts: Collection[str] = (), cache: Any = None) -> Table:
-    """The columns of a table in a file; columns of numbers of a large one are mapped from a temporary file.
+    """The columns of a table in a file; those of a large one are read one at a time, and its numbers are mapped.
 
     Args:
         path: the file.
@@ -187,15 +187,13 @@ def table_of(path: Path, drop: Collection[str] = (), texts: Collection[str] = ()
     """
     source, where = Columnar((path,)), str(path)
     names = list(source.schema.names)
-    numeric = [
-        name
-        for name in names
-        if is_number(source.schema.field(name).type) and name.strip() not in {*drop, *texts}
-    ] if len(set(names)) == len(names) else []  # fmt: skip
-    if 8 * len(source) * len(numeric) < caches.LARGE:
+    apart = {*drop, *texts}
+    if 8 * len(source) * len(names) < caches.LARGE or len({name.strip() for name in names}) < len(names):
         return frames.read(source.table(), where, texts=texts, drop=drop)
+    numeric = [name for name in names if is_number(source.schema.field(name).type) and name.strip() not in apart]
     rest = [name for name in names if name not in numeric]
-    read = frames.read(source.table(rest), where, texts=texts, drop=drop) if rest else Table({}, ())
+    stored = [frames.Stored(str(source.schema.field(name).type), partial(_cells, source, name, where)) for name in rest]
+    read = frames.read(frames.Sheet(rest, stored), where, texts=texts, drop=drop)
     mapped, missing = _numbers(source, numeric, cache)
     columns = {name.strip(): mapped.get(name.strip(), read.columns.get(name.strip())) for name in names}
     unnamed = tuple(name for name in columns if frames.INDEX.fullmatch(name) or not name)
@@ -206,6 +204,47 @@ def table_of(path: Path, drop: Collection[str] = (), texts: Collection[str] = ()
         unnamed=unnamed,
         words=read.words | ({""} if missing else set()),
     )
+
+
+def _cells(source: Columnar, name: str, where: str) -> tuple[list[Any], Array | None]:
+    """The cells of a column, or the distinct ones and their numbers by row; see `frames.Stored`."""
+    import pyarrow as pa
+
+    kind, title = source.schema.field(name).type, f"{where}: column {name!r}"
+    if not _repeats(kind):
+        return frames.as_list(source.table([name]).column(0), title), None
+    known: dict[Any, int] = {}
+    rows = np.empty(len(source), np.int32)
+    for start, cells in _parts(source, name):
+        encoded = cells if pa.types.is_dictionary(kind) else cells.dictionary_encode()
+        index = encoded.indices.cast(pa.int64())
+        found = [*frames.as_list(encoded.dictionary, title), *[None] * bool(index.null_count)]
+        numbers = np.array([known.setdefault(value, len(known)) for value in found], np.int32)
+        rows[start : start + len(cells)] = numbers[index.fill_null(len(found) - 1).to_numpy(zero_copy_only=False)]
+    return list(known), rows
+
+
+def _parts(source: Columnar, name: str) -> Iterator[tuple[int, Any]]:
+    """The number of the first row and the cells of each batch of a column.
+
+    Raises:
+        DataError: the file declares another number of rows.
+    """
+    at, n = 0, len(source)
+    for batch in source.batches([name]):
+        if (end := at + batch.num_rows) <= n:
+            yield at, batch.column(0)
+        at = end
+    if at != n:
+        raise DataError(f"{source.paths[0]} declares {n:,} rows, but column {name!r} has {at:,}: it is damaged")
+
+
+def _repeats(kind: Any) -> bool:
+    """Whether cells of a type are texts or times, of which equal ones are written alike."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind))
 
 
 def _numbers(source: Columnar, names: Sequence[str], cache: Any) -> tuple[dict[str, Array], bool]:
@@ -222,16 +261,13 @@ def _numbers(source: Columnar, names: Sequence[str], cache: Any) -> tuple[dict[s
     for j, name in enumerate(names):
         floating = not str(source.schema.field(name).type).startswith(("int", "uint"))
         values = np.memmap(file, np.float64 if floating else np.int64, "r+", 8 * n * j, (n,))
-        at = 0
-        for batch in source.batches([name]):
-            cells = batch.column(0)
+        for at, cells in _parts(source, name):
             part = cells.to_numpy(zero_copy_only=False)
             missing = missing or bool(cells.null_count)
             beyond = part.dtype == np.uint64 and bool((part > np.iinfo(np.int64).max).any())
             if values.dtype == np.int64 and (part.dtype.kind == "f" or beyond):
                 values = _as_floats(values, at)
             values[at : at + len(part)] = part
-            at += len(part)
         columns[name.strip()] = values
     return columns, missing
 

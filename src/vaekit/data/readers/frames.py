@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal as Exact
@@ -23,15 +23,28 @@ class Sheet:
 
     Attributes:
         column_names: names of the columns.
-        columns: their cells.
+        columns: their cells, as lists or `Stored`.
         unnamed: the columns that have no name in the source; their names are generated.
         notes: messages to the user about the reading.
     """
 
     column_names: list[str]
-    columns: list[list[Any]]
+    columns: Sequence[Any]
     unnamed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A column of a file, read when its cells are needed.
+
+    Attributes:
+        type: the type of its cells, as pyarrow writes it.
+        read: returns the cells; or the distinct cells, in the order of their first rows, and their numbers by row (N,).
+    """
+
+    type: str
+    read: Callable[[], tuple[list[Any], Array | None]]
 
 
 FRAMES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"))
@@ -59,7 +72,7 @@ def nested(frame: Any) -> list[str]:
     return [
         name
         for name, series in columns_of(frame)
-        if str(getattr(series, "dtype", "")) == "object" and not all(isinstance(v, plain) for v in _as_list(series))
+        if str(getattr(series, "dtype", "")) == "object" and not all(isinstance(v, plain) for v in as_list(series))
     ]
 
 
@@ -81,13 +94,13 @@ def index_of(frame: Any) -> dict[str, Any]:
 
 def values_in(column: Any) -> list[Any]:
     """The cells of a series or array as Python's bool, int, float, or others; None where missing."""
-    cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in _as_list(column)]
+    cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in as_list(column)]
     return [None if type(cell).__name__ in ("NAType", "NaTType") or cell != cell else cell for cell in cells]
 
 
 def cells_of(column: Any) -> list[str]:
     """The cells of a series or array as text, as in a CSV file."""
-    return [text(value, "a column") for value in _as_list(column)]
+    return [text(value, "a column") for value in as_list(column)]
 
 
 def only_column(frame: Any) -> Any:
@@ -98,7 +111,7 @@ def only_column(frame: Any) -> Any:
 
 def values_of(x: Any, name: str) -> Array:
     """The cells of a series (N,), parsed like a column of a table; `name` stands for it in messages."""
-    return _cells(x, name, Cells())
+    return _cells(x, name, Cells())[0]
 
 
 def read(
@@ -125,11 +138,11 @@ def read(
         if name in drop:
             continue
         cells = Cells(chosen)
-        values = _cells(series, f"{where}: column {name!r}", cells, name in texts)
+        values, rows = _cells(series, f"{where}: column {name!r}", cells, name in texts)
         if values.dtype.kind == "U" and decimal is None and name not in texts and (comma := _with_comma(values)):
             values, example = comma
             notes.append(comma_note(name, example))
-        columns[name] = values
+        columns[name] = values if rows is None else values[rows]
         words |= cells.words
         notes += cells.mixed(name) if values.dtype.kind in "if" else []
         if cells.read_as:
@@ -142,7 +155,7 @@ def read(
 def texts(frame: Any, where: str, without: Collection[str] = ()) -> dict[str, list[str]]:
     """The cells of a frame as text, as in the same CSV, by column."""
     return {
-        name: [text(value, f"{where}: column {name!r}") for value in _as_list(series, f"{where}: column {name!r}")]
+        name: [text(value, f"{where}: column {name!r}") for value in as_list(series, f"{where}: column {name!r}")]
         for name, series in columns_of(frame)
         if name not in without
     }
@@ -178,15 +191,20 @@ def columns_of(frame: Any) -> Iterable[tuple[str, Any]]:
             yield str(name).strip(), column
 
 
-def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> Array:
-    """The cells of a column: int64, float64 with nan, or text; categorical columns are always text."""
+def _cells(series: Any, title: str, cells: Cells, named: bool = False) -> tuple[Array, Array | None]:
+    """The cells of a column: int64, float64 with nan, or text; categorical columns are always text.
+
+    Returns:
+        The cells (N,) and None, or the distinct cells of a `Stored` column and their numbers by row (N,).
+    """
     kind = str(getattr(series, "dtype", None) or getattr(series, "type", "")).lower()
     if not named and (plain := _plain(series)) is not None:
-        return plain
-    texts = [text(value, title) for value in _as_list(series, title)]
+        return plain, None
+    found, rows = series.read() if isinstance(series, Stored) else (as_list(series, title), None)
+    texts = [text(value, title) for value in found]
     named = named or kind.startswith(("category", "categorical", "enum", "dictionary"))
     numbers = None if named else cells.numbers(texts)
-    return as_text(texts) if numbers is None else numbers
+    return as_text(texts) if numbers is None else numbers, rows
 
 
 def _plain(series: Any) -> Array | None:
@@ -208,7 +226,7 @@ def _plain(series: Any) -> Array | None:
     return values.astype(np.float64 if values.dtype == np.uint64 and values.max(initial=0) > 2**63 - 1 else np.int64)
 
 
-def _as_list(series: Any, title: str = "a column") -> list[Any]:
+def as_list(series: Any, title: str = "a column") -> list[Any]:
     """The cells of a column of pyarrow (`to_pylist`), pandas, polars (`to_list`) or any other iterable.
 
     Raises:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,21 @@ def head_of(file: File) -> Head:
         return Head(height, width, grey, not image.has_transparency_data, image.mode, deep, frames)
 
 
+def _check_sums(file: File) -> None:
+    """Check the checksums of the chunks of a PNG that hold its pixels and palette; Pillow does not.
+
+    Raises:
+        ValueError: one of them is wrong.
+    """
+    with content_of(file) as stream:
+        stream.read(8)
+        while len(head := stream.read(8)) == 8 and (kind := head[4:]) != b"IEND":
+            body = stream.read(int.from_bytes(head[:4], "big"))
+            wrong = zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(stream.read(4), "big")
+            if wrong and kind[:1].isupper():  # a small letter marks what is not needed for the pixels
+                raise ValueError(f"its chunk {kind.decode('ascii', 'replace')} has a wrong checksum")
+
+
 def _bits(image: "Image.Image", file: File) -> int:
     """Bits per channel in the file; Pillow decodes channels of colour images with more than 8 bits to 8."""
     if image.format in ("JPEG2000", "AVIF"):
@@ -233,6 +249,8 @@ def decode_image(
 
     outside = 0
     with _opened(file) as opened:
+        if opened.format == "PNG":
+            _check_sums(file)
         image: Image.Image = opened
         image.load()
         if _turn(image) != 1:

@@ -140,10 +140,14 @@ def read(path: Path, variable: Variable) -> Array:
         file.seek(variable.place)
         data = file.read(variable.size)
     if variable.packed:
+        unpack = zlib.decompressobj()
         try:
-            data = zlib.decompressobj().decompress(data, length + 8)[8:]
+            data = unpack.decompress(data, length + 8)[8:]
+            unpack.decompress(unpack.unconsumed_tail, START)  # at the end, zlib compares the checksum
         except zlib.error as error:
             raise _damaged(path, f"{variable.name}: {error}") from error
+        if not unpack.eof:
+            raise _damaged(path, f"{variable.name} has no end")
     if len(data) < length:
         raise _damaged(path, f"{variable.name} is cut short")
     values = np.frombuffer(data, variable.stored, count, variable.start)

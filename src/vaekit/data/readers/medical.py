@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
 import struct
 import sys
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ RATIO, SMALL = 1100, 2**24
 """A file may declare values of 1,100 times its bytes (deflate reaches 1,032), or so many bytes."""
 DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError),
-    *(NotImplementedError, RecursionError, MemoryError, AssertionError, ImportError, struct.error),
+    *(NotImplementedError, RecursionError, MemoryError, AssertionError, ImportError, struct.error, zlib.error),
 )
 """Exceptions of pydicom and nibabel for damaged files, and for compressions that need further packages."""
 Plane = Annotated[
@@ -232,6 +234,10 @@ def _of_volume(path: Path, plane: str) -> Array:
 
     volume = _volume(path)
     with _damage(path), np.errstate(all="ignore"):
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as stream:
+                while stream.read(2**20):  # at the end, gzip compares the checksum, which nibabel does not reach
+                    pass
         values = np.asarray(nibabel.as_closest_canonical(volume).dataobj, np.float32)
         values = values[..., None] if values.ndim == 3 else values
         # (right, anterior, superior, volume) -> (volume, slice, height, width), with the last axis of the plane upwards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .registry import reader
 WINDOW = 1024
 BLOCK = 2**18
 """Samples per channel that are read at a time."""
+UNKNOWN = 2**31 - 2**16
+"""Programs that write .wav to a pipe declare this many bytes or more, because they do not know the length."""
 DAMAGE = (RuntimeError, OSError, ValueError, TypeError, OverflowError, MemoryError)
 """Exceptions of soundfile for damaged files."""
 
@@ -133,10 +136,30 @@ def _opened(path: Path) -> Any:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: the package lacks its library
         raise DataError(f"reading {path} needs soundfile: pip install 'vaekit[audio]'") from error
+    _check_length(path)
     try:
         return soundfile.SoundFile(str(path))
     except DAMAGE as error:
         raise DataError(f"{path} cannot be read as sound ({error}): damaged, or another format") from error
+
+
+def _check_length(path: Path) -> None:
+    """Raise DataError for a .wav file with fewer bytes of samples than it declares, which soundfile would accept."""
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            start, at = file.read(12), 12
+            if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+                return
+            while at + 8 <= total:
+                file.seek(at)
+                kind, size = struct.unpack("<4sI", file.read(8))
+                at += 8
+                if kind == b"data" and total - at < size < UNKNOWN:
+                    raise DataError(f"{path} is cut short: it declares {size:,} bytes of samples, but has {total - at:,}")
+                at = total if kind == b"data" else at + size + size % 2
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _check(path: Path, head: Recording, wanted: Recording, like: str) -> None:
