@@ -82,7 +82,7 @@ def loading(name: str, **more: tuple[Any, ...]) -> Use:
 
         if rng.random() < 0.3:
             schema = (Column("size", "real"), Column("kind", "categorical", ("a", "b", "c")), Column("flag", "binary"))
-            tabular = name.endswith((".csv", ".csv.gz", "a.parquet", ".xlsx", ".arrow", ".feather"))
+            tabular = name.endswith((".csv", ".csv.gz", "a.parquet", ".xlsx", "a.arrow", ".feather"))
             return load_rows(name, cache="cache", **({"schema": schema, "missing": "mask"} if tabular else {}))
         data = load(name, cache="cache", **_options(rng, **more))
         return data.events(data.train[:3]), repr(data), repr(data.test)
@@ -167,12 +167,19 @@ SEEDS: dict[str, Use] = {
     "parquet": loading("a.parquet", label=(None, "kind"), types=(None, "kind=drop")),
     "arrow": loading("a.arrow", label=(None, "kind"), types=(None, "kind=drop")),
     "feather": loading("a.feather", label=(None, "kind")),
+    "parquet-sums": loading("a.parquet", label=(None, "kind")),
     "vectors": loading("v.parquet", x_key=(None, "x", "image"), label=(None, "label")),
+    "vectors-arrow": loading("v.arrow", label=(None, "label")),
     "saved": loading("saved", label=(None, "label"), x_key=(None, "x")),
+    "saved-splits": loading("parts", label=(None, "label")),
     "zip": loading("a.zip", size=(None, "7x6", "4"), skip_bad=(False, True)),
     "tar": loading("a.tar", size=(None, "7x6", "4"), skip_bad=(False, True)),
     "tgz": loading("a.tar.gz", size=(None, "7x6", "4"), skip_bad=(False, True)),
     "shards": loading("shards", x_key=(None, "png"), label=(None, "cls", "more")),
+    "shards-packed": loading("packed", label=(None, "cls", "more")),
+    "tgz-bmp": loading("a.tgz"),
+    "sounds": loading("sounds", window=(None, 16), group=(None, "recording")),
+    "scans": loading("scans", group=(None, "volume")),
     "wav": loading("a.wav", window=(None, 16)),
     "flac": loading("a.flac", window=(None, 16)),
     "dicom": loading("a.dcm"),
@@ -188,6 +195,7 @@ SEEDS: dict[str, Use] = {
     ),
     "10x-h5": loading("a.h5", genes=(None, 3)),
     "hdf5": loading("b.h5", x_key=(None, "more/z"), label=(None, "label", "batch")),
+    "hdf5-old": loading("b.hdf5", x_key=(None, "more/z"), label=(None, "label", "batch")),
     "mat": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
     "mat-packed": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
     "mat-hdf5": loading("a.mat", x_key=(None, "z"), examples=(None, "first", "last")),
@@ -235,7 +243,7 @@ def examples() -> dict[str, dict[str, bytes]]:
         "sparse": {"a.npz": _sparse(x)},
         "h5ad": {"a.h5ad": _hdf5(_h5ad)},
         "10x-h5": {"a.h5": _hdf5(_tenx)},
-        "hdf5": {"b.h5": _hdf5(_arrays)},
+        "hdf5": {"b.h5": _hdf5(_arrays)}, "hdf5-old": {"b.hdf5": _hdf5(_arrays, version="earliest")},
         "mat": {"a.mat": _matlab(False)}, "mat-packed": {"a.mat": _matlab(True)},
         "mat-hdf5": {"a.mat": _hdf5(_matlab7, b"MATLAB 7.3 MAT-file".ljust(512))},
         "10x": {"cells/matrix.mtx": _market(), "cells/barcodes.tsv": b"".join(b"c%d\n" % i for i in range(30)),
@@ -299,12 +307,22 @@ def _columns(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
     vectors = vectors.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": names}})})
     with pa.ipc.new_stream(stream, vectors.schema) as out:
         out.write_table(vectors, max_chunksize=7)
+    folder = {
+        "data-00000-of-00001.arrow": stream.getvalue(),
+        "state.json": json.dumps(state).encode(),
+        "dataset_info.json": b"{}",
+    }
     return {
         "arrow": {"a.arrow": saved(lambda out: pf.write_feather(read, out, compression="uncompressed"))},
         "feather": {"a.feather": saved(lambda out: pf.write_feather(read, out, compression="lz4"))},
         "vectors": {"v.parquet": saved(lambda out: pq.write_table(both, out, compression="none"))},
-        "saved": {"saved/data-00000-of-00001.arrow": stream.getvalue(), "saved/state.json": json.dumps(state).encode(),
-                  "saved/dataset_info.json": b"{}"},
+        "vectors-arrow": {"v.arrow": stream.getvalue()},
+        "parquet-sums": {"a.parquet": saved(lambda out: pq.write_table(read, out, write_page_checksum=True))},
+        "saved": {f"saved/{name}": content for name, content in folder.items()},
+        "saved-splits": {
+            "parts/dataset_dict.json": b'{"splits": ["train", "test"]}',
+            **{f"parts/{part}/{name}": content for part in ("train", "test") for name, content in folder.items()},
+        },
     }  # fmt: skip
 
 
@@ -325,6 +343,8 @@ def _archives() -> dict[str, dict[str, bytes]]:
     return {
         "zip": {"a.zip": packed.getvalue()}, "tar": {"a.tar": plain}, "tgz": {"a.tar.gz": gzip.compress(plain, 1)},
         "shards": {"shards/train-000.tar": _tar(shard), "shards/test-000.tar": _tar(shard)},
+        "shards-packed": {f"packed/{part}-0.tar.gz": gzip.compress(_tar(shard), 1) for part in ("train", "test")},
+        "tgz-bmp": {"a.tgz": gzip.compress(_tar(pictures("bmp")), 1)},
     }  # fmt: skip
 
 
@@ -344,10 +364,12 @@ def _sounds(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
     except (ImportError, OSError):
         return {}
     samples = rng.uniform(-0.5, 0.5, (5000, 2))
-    return {
-        form: {f"a.{form}": saved(lambda out, form=form: soundfile.write(out, samples, 8000, format=form.upper()))}
+    content = {
+        form: saved(lambda out, form=form: soundfile.write(out, samples, 8000, format=form.upper()))
         for form in ("wav", "flac")
     }
+    files = {f"sounds/{'ab'[i % 2]}/{i}.{form}": content[form] for i, form in enumerate(("wav", "flac", "wav", "wav"))}
+    return {"wav": {"a.wav": content["wav"]}, "flac": {"a.flac": content["flac"]}, "sounds": files}
 
 
 def _medical(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
@@ -369,7 +391,11 @@ def _medical(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
     dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
     dataset.PixelData = volume.tobytes()
     dicom = saved(lambda out: pydicom.dcmwrite(out, dataset, enforce_file_format=True))
-    return {"dicom": {"a.dcm": dicom}, "nifti": {"a.nii": nifti}, "nifti-packed": {"a.nii.gz": gzip.compress(nifti, 1)}}
+    packed = gzip.compress(nifti, 1)
+    return {
+        "dicom": {"a.dcm": dicom}, "nifti": {"a.nii": nifti}, "nifti-packed": {"a.nii.gz": packed},
+        "scans": {"scans/a/1.nii": nifti, "scans/b/2.nii.gz": packed, "scans/a/3.nii": nifti},
+    }  # fmt: skip
 
 
 def _workbook() -> bytes:
@@ -399,14 +425,14 @@ def _few_counts() -> Any:
     return sp.csr_matrix(np.random.default_rng(3).poisson(0.7, (30, 6)).astype(np.int32))
 
 
-def _hdf5(fill: Callable[[Any], None], before: bytes = b"") -> bytes:
+def _hdf5(fill: Callable[[Any], None], before: bytes = b"", version: str = "latest") -> bytes:
     """The bytes of an HDF5 file that `fill` writes, after a block of other bytes; none without h5py."""
     try:
         import h5py
     except ImportError:
         return b""
     out = io.BytesIO()
-    with h5py.File(out, "w", libver="latest", userblock_size=len(before)) as file:
+    with h5py.File(out, "w", libver=version, userblock_size=len(before)) as file:
         fill(file)
     return before + out.getvalue()[len(before) :]
 

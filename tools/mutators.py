@@ -573,7 +573,7 @@ BY_SUFFIX = {
     ".vk": archive,
     ".mat": matlab,
     ".xlsx": workbook,
-    ".tar.gz": packed_bytes,
+    **dict.fromkeys((".tar.gz", ".tgz"), packed_bytes),
     ".nii.gz": packed_bytes,
     ".tar": blocks,
     **dict.fromkeys((".wav", ".flac", ".dcm", ".nii"), start),

@@ -8,6 +8,10 @@ line and exits with status 2. A bug in vaekit raises an `AssertionError`, never 
 class VaekitError(ValueError):
     """Base class: the request cannot be carried out."""
 
+    def __str__(self) -> str:
+        """The message; bytes of file names that are not UTF-8 are written as escapes, because they cannot be printed."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 class DataError(VaekitError):
     """The data cannot be found, read or used."""

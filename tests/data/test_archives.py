@@ -153,6 +153,16 @@ def test_webdataset_shards_give_labels_columns_and_splits(tmp_path):
         load(tmp_path / "set" / "other-*.tar")
 
 
+def test_names_that_are_not_utf8_have_labels_and_can_be_printed(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    files = {f"{name}-{i}.{kind}": png(i) if kind == "png" else b"%d" % (i % 2) for i in range(6) for kind in ("png", "cls")}
+    data = load(tar(tmp_path / "a.tar", files))
+    assert data.train.label.tolist() == [int(one.split("-")[1][0]) % 2 for one in data.train.names]
+    with pytest.raises(DataError, match=r"caf.*-9\.png cannot be read") as raised:
+        load(tar(tmp_path / "b.tar", {**files, f"{name}-9.png": b"no"}))
+    assert str(raised.value).encode()
+
+
 def test_examples_of_several_images_and_labels_as_texts(tmp_path):
     files = {}
     for i in range(6):

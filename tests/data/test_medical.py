@@ -88,6 +88,15 @@ def test_several_volumes_are_kept_together_and_must_have_one_size(tmp_path):
         load(tmp_path)
 
 
+def test_unusual_headers_are_a_note_and_not_written_to_standard_error(tmp_path, capfd):
+    raw = bytearray(nibabel.Nifti1Image(volume(), np.eye(4)).to_bytes())
+    raw[254:256] = b"\x02\x01"  # sform_code
+    (tmp_path / "a.nii").write_bytes(raw)
+    notes = load(tmp_path / "a.nii").notes
+    assert notes[0] == "headers of NIfTI files are unusual: sform_code 258 not valid; setting to 0"
+    assert capfd.readouterr().err == ""
+
+
 def test_damaged_medical_files_are_refused(tmp_path):
     dicom(tmp_path / "a.dcm", volume())
     nibabel.save(nibabel.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")

@@ -2,11 +2,14 @@
 
 import itertools
 import random
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from vaekit.data.readers.registry import reader_of, readers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import fuzz
@@ -27,6 +30,23 @@ def test_whole_files_are_accepted(seeds, tmp_path, monkeypatch):
         for key in ("0", "1", "7"):
             outcome = fuzz.attempt(fuzz.Input(name, key, seed.files), tmp_path / f"{name}{key}")
             assert outcome == ("accepted", ""), (name, key)
+
+
+def test_every_format_has_a_seed(seeds, tmp_path):
+    found, suffixes = set(), set()
+    for name, seed in seeds.items():
+        for file, content in seed.files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            suffixes.add("".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]))
+        if not (seed.is_run or name.startswith("archive")):
+            found.add(reader_of(tmp_path / name / next(iter(seed.files)).split("/")[0]).name)
+    ours = [reader for reader in readers() if reader.read.__module__.startswith("vaekit.")]
+    assert {one.name for one in ours} - found == {"arrays", "frame", "anndata"}  # in memory
+    named = set(re.findall(r"\.[a-z0-9]+(?:\.gz)?", " ".join(one.files for one in ours)))
+    assert named - suffixes <= {".gz", ".tsv", ".txt", ".data", ".mtx"}  # read like .csv; beside .mtx
+    assert set(fuzz_seeds.SEEDS) == set(seeds)
 
 
 def test_whole_runs_can_be_used_in_every_way(seeds, tmp_path, monkeypatch):

@@ -21,6 +21,10 @@ def log_of(data, path):
     return [record | KEPT for record in run.log], (path / "model.safetensors").read_bytes()
 
 
+def numbers(record):
+    return {name: value for name, value in record.items() if not isinstance(value, str)}
+
+
 def test_x_that_is_read_again_for_each_validation_is_the_same(data, tmp_path, monkeypatch):
     held = log_of(data, tmp_path / "held")
     monkeypatch.setattr(validation, "HELD", 0)
@@ -32,5 +36,4 @@ def test_large_images_are_measured_in_smaller_blocks(data, tmp_path, monkeypatch
     monkeypatch.setattr(validation, "VALUES", 2 * data.train[:1].size)
     blocks, kept = log_of(data, tmp_path / "blocks")
     assert kept == weights
-    for one, other in zip(blocks, log, strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
+    assert [numbers(one) for one in blocks] == [pytest.approx(numbers(one), rel=1e-5) for one in log]

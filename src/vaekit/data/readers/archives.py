@@ -402,8 +402,8 @@ def _described(
     read: Source, pictures: InArchives, values: dict[str, dict[str, str]], label: str | None, path: Path, to_train: bool
 ) -> Source:
     """The images of a WebDataset with the labels and columns of the files beside them."""
-    names = read.names or []
-    wanted = [name for image in names for name in values.get(_key(image)[0], {}).values()]
+    names, of_key = read.names or [], {folders.printable(key): found for key, found in values.items()}
+    wanted = [name for image in names for name in of_key.get(_key(image)[0], {}).values()]
     row = {_key(image)[0]: i for i, image in enumerate(names)}
     cells: dict[str, list[Any]] = {}
     for part in pictures.chunks(wanted):
@@ -412,7 +412,7 @@ def _described(
             with content_of(file) as stream:
                 text = stream.read(MOST_TEXT + 1)
             for column, value in _parsed(text, suffix, f"{path}: {name}").items():
-                cells.setdefault(column, [None] * len(names))[row[key]] = value
+                cells.setdefault(column, [None] * len(names))[row[folders.printable(key)]] = value
     columns: dict[str, Array] = {}
     notes = list(read.notes)
     for column, found in cells.items():

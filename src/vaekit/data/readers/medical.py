@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import math
 import struct
 import sys
@@ -80,7 +81,10 @@ def source(
     if plane not in PLANES:
         raise DataError(f"plane must be one of {', '.join(PLANES)}, got {plane!r}")
     root, files, notes = folders.files_of(path, folders.MEDICAL, "file", to_train)
-    shapes = {name: _shape(root / name, plane) for name in files}
+    remarks: list[str] = []
+    shapes = {name: _shape(root / name, plane, remarks) for name in files}
+    if remarks:
+        notes.append(f"headers of NIfTI files are unusual: {listed([*dict.fromkeys(remarks)], 4)}")
     sizes = Counter(shape[1:] for shape in shapes.values())
     if len(sizes) > 1:
         shown = listed([f"{'x'.join(map(str, size))} ({count})" for size, count in sizes.most_common()])
@@ -168,21 +172,35 @@ def _dicom(path: Path, **how: Any) -> Any:
         return pydicom.dcmread(str(path), **how)
 
 
-def _volume(path: Path) -> Any:
-    """An open NIfTI image, whose values are not read yet."""
+def _volume(path: Path, remarks: list[str] | None = None) -> Any:
+    """An open NIfTI image, whose values are not read yet; what is unusual in its header is added to `remarks`."""
     try:
         import nibabel
     except ImportError as error:
         raise _needs(path, "nibabel") from error
-    with _damage(path):
+    with _damage(path), _heard([] if remarks is None else remarks):
         opened: Any = nibabel.load(str(path))
         if len(opened.shape) not in (3, 4) or 0 in opened.shape:
             raise DataError(f"{path} has the shape {opened.shape}, expected a volume, or several")
         return opened
 
 
-def _shape(path: Path, plane: str) -> tuple[int, int, int]:
-    """The number, height and width of the slices in a file, from its header."""
+@contextmanager
+def _heard(remarks: list[str]) -> Iterator[None]:
+    """Add to `remarks` what nibabel says about a header and corrects in it, which it would write to standard error."""
+    from nibabel.imageglobals import logger
+
+    handler, before = logging.Handler(), logger.handlers
+    handler.emit = lambda record: remarks.append(record.getMessage())  # type: ignore[method-assign]
+    logger.handlers = [handler]
+    try:
+        yield
+    finally:
+        logger.handlers = before
+
+
+def _shape(path: Path, plane: str, remarks: list[str]) -> tuple[int, int, int]:
+    """The number, height and width of the slices in a file, from its header; `remarks` are those of `_volume`."""
     if _is_dicom(path):
         header = _dicom(path, stop_before_pixels=True)
         with _damage(path):
@@ -192,7 +210,7 @@ def _shape(path: Path, plane: str) -> tuple[int, int, int]:
     else:
         import nibabel
 
-        volume = _volume(path)
+        volume = _volume(path, remarks)
         with _damage(path):
             axes = nibabel.io_orientation(volume.affine)[:, 0]
             if not np.isfinite(axes).all():
