@@ -9,7 +9,7 @@ class VaekitError(ValueError):
     """Base class: the request cannot be carried out."""
 
     def __str__(self) -> str:
-        """The message; bytes of file names that are not UTF-8 are written as escapes, because they cannot be printed."""
+        """The message, with escapes for what cannot be printed: bytes of names of files that are not UTF-8."""
         return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -155,7 +155,9 @@ def test_webdataset_shards_give_labels_columns_and_splits(tmp_path):
 
 def test_names_that_are_not_utf8_have_labels_and_can_be_printed(tmp_path):
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
-    files = {f"{name}-{i}.{kind}": png(i) if kind == "png" else b"%d" % (i % 2) for i in range(6) for kind in ("png", "cls")}
+    files = {
+        f"{name}-{i}.{kind}": png(i) if kind == "png" else b"%d" % (i % 2) for i in range(6) for kind in ("png", "cls")
+    }
     data = load(tar(tmp_path / "a.tar", files))
     assert data.train.label.tolist() == [int(one.split("-")[1][0]) % 2 for one in data.train.names]
     with pytest.raises(DataError, match=r"caf.*-9\.png cannot be read") as raised:

@@ -59,11 +59,10 @@ def test_packed_archives(tmp_path):
     pixel = content.index(b"BM") + 60
     other = gzip.compress(flipped(content, pixel), 1)
     check(tmp_path / "b.tgz", raw, other[:-8] + raw[-8:], r"b\.tgz cannot be read as an archive \(CRC")
-    short = gzip.compress(content[:2048], 1)  # two images, each of a header and a block
-    (tmp_path / "c.tgz").write_bytes(short)
-    with pytest.raises(DataError, match="is cut short|cannot be read"):
+    (tmp_path / "c.tgz").write_bytes(gzip.compress(content[:3300], 1))  # each image has a header and a block
+    with pytest.raises(DataError, match=r"c\.tgz is cut short or damaged after 3 files"):
         load(tmp_path / "c.tgz")
-    (tmp_path / "d.tgz").write_bytes(gzip.compress(content.rstrip(b"\0").ljust(4096, b"\0")[:4096], 1))
+    (tmp_path / "d.tgz").write_bytes(gzip.compress(content[:3072], 1))
     assert any("has no end mark: it may be cut short" in note for note in load(tmp_path / "d.tgz").notes)
 
 
@@ -79,7 +78,9 @@ def test_packed_variables_of_matlab(tmp_path):
     out = io.BytesIO()
     savemat(out, {"x": np.random.default_rng(0).normal(size=(20, 3))}, do_compression=True)
     raw = out.getvalue()
-    check(tmp_path / "a.mat", raw, flipped(raw, -1), r"a\.mat cannot be read as a MATLAB file \(x: .*incorrect data check")
+    check(
+        tmp_path / "a.mat", raw, flipped(raw, -1), r"a\.mat cannot be read as a MATLAB file \(x: .*incorrect data check"
+    )
     (size,) = struct.unpack_from("<I", raw, 132)
     short = raw[:132] + struct.pack("<I", size - 4) + raw[136:-4]  # without its checksum
     check(tmp_path / "b.mat", raw, short, r"b\.mat cannot be read as a MATLAB file \(x has no end\)")
@@ -104,7 +105,11 @@ def test_pages_of_parquet(tmp_path, packing):
     values = np.random.default_rng(0).normal(size=30)
     out = io.BytesIO()
     pytest.importorskip("pyarrow.parquet").write_table(
-        pa.table({"a": values, "b": values**2}), out, compression=packing, write_page_checksum=True, use_dictionary=False
+        pa.table({"a": values, "b": values**2}),
+        out,
+        compression=packing,
+        write_page_checksum=True,
+        use_dictionary=False,
     )
     raw = out.getvalue()
     place = raw.index(values[3:4].tobytes())  # random numbers are stored as they are

@@ -156,7 +156,9 @@ def _check_length(path: Path) -> None:
                 kind, size = struct.unpack("<4sI", file.read(8))
                 at += 8
                 if kind == b"data" and total - at < size < UNKNOWN:
-                    raise DataError(f"{path} is cut short: it declares {size:,} bytes of samples, but has {total - at:,}")
+                    raise DataError(
+                        f"{path} is cut short: it declares {size:,} bytes of samples, but has {total - at:,}"
+                    )
                 at = total if kind == b"data" else at + size + size % 2
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
