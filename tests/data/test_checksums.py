@@ -68,7 +68,7 @@ def test_packed_archives(tmp_path):
 
 def test_packed_volumes(tmp_path):
     nibabel = pytest.importorskip("nibabel")
-    volume = np.random.default_rng(0).integers(-100, 100, (6, 5, 4)).astype(np.int16)
+    volume = np.random.default_rng(0).integers(-100, 100, (20, 18, 10)).astype(np.int16)
     content = nibabel.Nifti1Image(volume, np.eye(4)).to_bytes()
     raw, other = gzip.compress(content, 1), gzip.compress(flipped(content, -6), 1)
     check(tmp_path / "a.nii.gz", raw, other[:-8] + raw[-8:], r"a\.nii\.gz cannot be read \(BadGzipFile: CRC")
@@ -76,7 +76,7 @@ def test_packed_volumes(tmp_path):
 
 def test_packed_variables_of_matlab(tmp_path):
     out = io.BytesIO()
-    savemat(out, {"x": np.random.default_rng(0).normal(size=(20, 3))}, do_compression=True)
+    savemat(out, {"x": np.random.default_rng(0).normal(size=(300, 3))}, do_compression=True)  # more than its header
     raw = out.getvalue()
     check(
         tmp_path / "a.mat", raw, flipped(raw, -1), r"a\.mat cannot be read as a MATLAB file \(x: .*incorrect data check"
@@ -94,9 +94,6 @@ def test_pixels_of_png(tmp_path):
     damaged = flipped(raw, raw.index(b"IEND") - 5)
     check(tmp_path / "set" / "9.png", raw, damaged, r"9\.png cannot be read.*its chunk IDAT has a wrong checksum")
     assert any("1 of 5 images cannot be read" in note for note in load(tmp_path / "set", skip_bad=True).notes)
-    text = raw[:33] + struct.pack(">I", 3) + b"tEXta\0b" + bytes(4) + raw[33:]  # a remark may be wrong
-    (tmp_path / "set" / "9.png").write_bytes(text)
-    assert len(load(tmp_path / "set").train.raw) == 5
 
 
 @pytest.mark.parametrize("packing", ["none", "snappy"])

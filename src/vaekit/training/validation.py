@@ -124,8 +124,9 @@ class Validation:
     def _tried(self, trace: Trace, x: Tensor) -> list[Tensor]:
         """The distortion of each datum, (B,), with each candidate of the head; see `Head.candidates`."""
         head = self._choosing
-        candidates = [] if head is None else head.candidates(trace.px)
-        return [distortion(replace(trace, px=px), x).cpu().double() for px in candidates]
+        if head is None:
+            return []
+        return [distortion(replace(trace, px=px), x).cpu().double() for px in head.candidates(trace.px)]
 
     def _choose(self, tried: list[list[Tensor]], parts: list[Tensor]) -> None:
         """Let the head take the best candidate, and put its distortions into `parts`; all processes must call it."""
