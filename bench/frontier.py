@@ -252,15 +252,16 @@ def page(tries: list[dict[str, Any]], rows: list[dict[str, Any]], notes: list[st
             "    vaekit fit fashion-mnist --recipe best --minutes 10",
             "",
             f"{one['images']:,} test images with one fixed [draw](glossary.md#draw) (SHA-256 begins",
-            f"{one['draw'][:16]}), scored in fp32. *IW* is the",
-            "[importance-weighted bound](glossary.md#importance-weighted-bound) with",
-            f"{one['samples']:,} samples. Training took the given minutes of wall-clock time, start-up and",
-            "compilation included. *Lowest image* is the smallest bound of an image; *k-hat* is the",
-            "[shape of the tail](lessons/10-importance-sampling.md) of the importance weights.",
+            f"{one['draw'][:16]}), scored in fp32. *IW* is the [importance-weighted",
+            f"bound](glossary.md#importance-weighted-bound) with {one['samples']:,} samples. Training took the given",
+            "minutes of wall-clock time, start-up and compilation included. *Lowest image* is the smallest bound of",
+            "an image. *k-hat* is the [shape of the tail](lessons/10-importance-sampling.md) of the importance",
+            "weights; the column has the share of images for which it is above 0.7, so that their bound is",
+            "unreliable.",
             "",
             *measured_table(binary),
-            "Published, trained on GPUs, IW-5000, dynamic binarisation (Norouzi et al. 2020, arXiv:2004.04795): VAE",
-            "-228.70, VampPrior -227.35, Exemplar VAE -226.75.",
+            "Published IW-5000 of models trained on GPUs with dynamic binarisation (Norouzi et al. 2020,",
+            "arXiv:2004.04795): VAE -228.70, VampPrior -227.35, Exemplar VAE -226.75.",
             "",
         ]
     if grey:
@@ -286,8 +287,10 @@ def page(tries: list[dict[str, Any]], rows: list[dict[str, Any]], notes: list[st
     lines += [
         "## Choice of settings",
         "",
-        f"IW-{SAMPLES} of the first {IMAGES:,} validation images (one binary draw) and of as many training images, in",
-        "nats, means over seeds that the tables above do not use; ± is the standard error over seeds, paired.",
+        f"ELBO, IW-{SAMPLES} and rate of the first {IMAGES:,} validation images (one binary draw), and the ELBO of as",
+        "many training images, in nats: means over seeds that the test results above do not use. Differences are",
+        "paired by seed, ± one standard error over seeds. `mixture` of 500 has a mixture of 500 Gaussians as the",
+        "prior, `vamp` of 100 one of posteriors at 100 pseudo-inputs.",
         "",
     ]
     for group in GROUPS.values():

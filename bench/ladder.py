@@ -172,7 +172,7 @@ NAMES = {
     "ladder": "`ladder`, two dense layers",
     "vae": "`vae`",
     "grids": "`ladder --layers 2 2 1`, on grids",
-    "grids, before": "the same, in the version before",
+    "grids, before": "the same, in the previous version",
 }
 
 
@@ -183,7 +183,7 @@ def page(stored: dict[str, Any]) -> str:
         "",
         "Made by `make bench-ladder`. For images of at most 1,024 elements, the [recipe](glossary.md#recipe) `ladder`",
         "has two layers of latents and dense gated networks. It is `vae` with 20 more latents, which enter the decoder",
-        "behind its first layer: their density and their posterior depend on the first 40. Larger images have layers",
+        "after its first layer: their density and their posterior depend on the first 40. Larger images have layers",
         "on grids of several sizes, as small ones do with `--layers 2 2 1`.",
         "",
     ]
@@ -196,9 +196,9 @@ def page(stored: dict[str, Any]) -> str:
 TRIED = [
     "## How the settings were chosen",
     "",
-    "By pilots on 2,000 validation images with seed 11, after equal time on one core beside other work (IW-50; the",
-    "difference from `vae` on the same images, in nats ± one standard error). `python bench/ladder.py pilot` runs",
-    "those of `vae`, `ladder` and `--layers 3` again.",
+    "They were chosen in short trial runs with seed 11, of equal time on one core beside other work. The table shows",
+    "the difference in IW-50 from `vae` on the same 2,000 validation images, in nats ± one standard error.",
+    "`python bench/ladder.py pilot` repeats the runs of `vae`, `ladder` and `--layers 3`.",
     "",
     "| model | ms per step | after 40 s | after 110 s |",
     "|---|---|---|---|",
@@ -211,13 +211,13 @@ TRIED = [
     "| two layers of 20, residual blocks as on grids, width 300 | 23.8 | -5.10 ± 0.19 | - |",
     "| three layers of 16, residual blocks as on grids, width 256 | 24.4 | -7.30 ± 0.27 | - |",
     "",
-    "After so short a time, the step's time still decides. `ladder` learns more per step, and the gap to `vae` closes:",
-    "the comparison after an hour is the one that counts.",
+    "After so short a time, the number of steps still decides. `ladder` learns more per step, and its gap to `vae`",
+    "closes: the comparison after a longer time, above, is the one that counts.",
     "",
     "On grids, most of a step is convolutions with 4 to 64 channels and passes over their outputs. Matrix products",
     "instead of the convolutions of width 1 took longer (3.2 ms instead of 1.1 ms forward and backward from 32 to 8",
     "channels on 100 images of 14 x 14), and so did fp32 instead of the bf16 that such a machine chooses (121 ms",
-    "instead of 105 ms per step). The time per step on grids therefore is as it was.",
+    "instead of 105 ms per step). The time per step on grids is therefore unchanged.",
     "",
 ]
 """Measured once; the models other than `vae` and `ladder` were variants that are not kept."""
@@ -246,8 +246,8 @@ def _steps(found: dict[str, Any]) -> list[str]:
         "## After equal steps",
         "",
         f"After {found['ladder']['steps']:,} steps, on the 10,000 test images, in nats per image ± one standard error. "
-        "The row on grids is the",
-        "former one of [all recipes](recipes.md), with its former training defaults.",
+        "The row on grids is",
+        "from an earlier version of [all recipes](recipes.md), with the training defaults of that version.",
         "",
         "| model | parameters | ELBO | IW-100 |",
         "|---|---|---|---|",
@@ -265,7 +265,7 @@ def _hour(found: dict[str, Any]) -> list[str]:
         f"## After {found['minutes']:g} minutes",
         "",
         f"Each recipe is trained with its defaults for {found['minutes']:g} minutes of wall-clock time on {threads} "
-        "cores, compilation included,",
+        f"core{'' if threads == 1 else 's'}, compilation included,",
         f"seed 0. IW-{found['samples']} of the 10,000 test images, in nats per image ± one standard error.",
         "",
         f"| recipe | steps | parameters | compiled | IW-{found['samples']} |",

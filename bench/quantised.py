@@ -78,23 +78,25 @@ VALIDATED, FEW = 5000, 20
 PAGE = """# Discrete codes
 
 `python bench/quantised.py` makes this page: recipes with discrete codes on Fashion-MNIST, binarised afresh at
-each training step, and by the reference draw for the 10,000 test images. Nats per image, mean ± standard error
-over images; the ELBO and IW-{samples} are from {samples} draws of the codes per image. Each row has one core and
-one thread for its minutes. `vq, nearest` has the same networks, number of codes and prior as `vq`, but its codes
-are the nearest entries; `vae` is the default recipe, for comparison.
+each training step, and by the reference draw for the 10,000 test images. Numbers are in [nats](glossary.md#nats)
+per image, mean ± standard error over images; the ELBO and IW-{samples} are from {samples} draws of the codes per
+image. Each row has one core and one thread for its minutes. *Codes x values* is the number of codes per image and
+of values that a code can take; *used* is the share of these values that occur, and *perplexity* how many equally
+frequent values they are worth. `vq, nearest` has the same networks, number of codes and prior as `vq`, but its
+codes are the nearest entries of the [codebook](glossary.md#codebook).
 
 {table}
 
 ## Why nearest codes lose
 
 An encoder that takes the nearest entries is trained by the distortion alone, so nothing charges it for the rate;
-the prior is fitted afterwards to the codes that it chose. Every pixel of the binary draw that the codes tell
-lowers the distortion, so a grid of 49 codes tells as much of the draw as fits. The entropy of the draw given the
-grey images is 189.87 nats on average (test set); a distortion below it is only possible if the codes tell at
-least the difference in nats of noise, for which the prior pays. The column `nats of the draw` bounds the noise
-in the codes from above.
+the prior is fitted afterwards to the codes that it chose. Every pixel of the binary draw that the codes describe
+lowers the distortion, so a grid of 49 codes describes as much of the draw as fits. The entropy of the draw given
+the grey images is 189.87 nats on average (test set). A distortion below it is only possible if the codes contain at
+least the difference in nats of noise, and this noise adds to the rate. The column *nats of the draw* is an upper
+bound of the noise in the codes.
 
-## What ends it
+## The remedy: codes drawn at random
 
 With `--posterior stochastic`, the default for binary data, the encoder draws each code c with a probability
 q(c|x) that falls with the distance of its entry (Takida et al. 2022), and the loss is the negative ELBO,
@@ -107,10 +109,10 @@ times as many steps in the same time as convolutions to a grid of 49.
 
 ## Which prior
 
-`python bench/quantised.py choose` trains `vq` with each prior for equal time of one core (eager steps, as many as
-fit by the milliseconds per step), and scores {validated:,} validation images with {few} draws each. Prior and recipes
-are chosen with these seeds, and reported above with others. The last rows are the other recipes with the chosen
-prior.
+`python bench/quantised.py choose` trains `vq` with each prior for the same time on one core (as many eager steps as
+fit, by the milliseconds per step), and scores {validated:,} validation images with {few} draws each. The prior is
+chosen with these seeds; the results above are those of other seeds. The last rows are the other recipes with the
+chosen prior.
 
 {choices}
 
@@ -119,12 +121,12 @@ The validation ELBO during training, at equal numbers of steps (2,000 images, av
 {courses}
 
 The masked network (MADE) is the default where dense networks draw the codes. A prior that lets codes depend on
-each other pays most at the start: at equal steps it leads an independent one by 12 nats after 500 steps and by 3
-after 3,000, with a lower rate. A masked step takes 15% longer than one with an independent prior, that of a
-transformer of one layer 68% longer, of two layers 125%. At equal steps the transformer is not better than the
-masked network: the codes of dense networks differ in meaning by their position, for which the masked network has
-weights of its own, whereas a transformer shares them. Codes on a grid, whose positions are alike, keep the
-transformer.
+each other helps most at the start: at equal steps, its ELBO is higher than that of an independent one by 12 nats
+after 500 steps and by 3 after 3,000, with a lower rate. Compared with a step with an independent prior, one with
+the masked network takes 15% longer, one with a transformer of one layer 68% longer, and of two layers 125% longer.
+At equal steps, the transformer is not better than the masked network: the meaning of a code of dense networks
+depends on its position, and the masked network has weights of its own for each position, whereas a transformer
+shares them. Codes on a grid, whose positions are alike, keep the transformer.
 """
 
 
