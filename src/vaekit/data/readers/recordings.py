@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from vaekit.data import cache as caches
-from vaekit.data.core import Array, Progress, counted
+from vaekit.data.core import Array, Progress, counted, listed
 from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
@@ -23,6 +23,8 @@ from .registry import reader
 WINDOW = 1024
 BLOCK = 2**18
 """Samples per channel that are read at a time."""
+UNKNOWN = 2**62
+"""libsndfile reports so many samples or more for a file that does not state their number."""
 DAMAGE = (RuntimeError, OSError, ValueError, TypeError, OverflowError, MemoryError)
 """Exceptions of soundfile for damaged files."""
 
@@ -81,9 +83,11 @@ def source(
     for name, head in heads.items():
         _check(root / name, head, wanted, "`sample_rate`" if sample_rate else first)
     counts = {name: head.length // window for name, head in heads.items()}
-    rest = sum(head.length % window for head in heads.values())
+    rest = sum(head.length % window for name, head in heads.items() if counts[name])
     if rest:
         notes.append(f"{counted(rest, 'sample')} after the last whole window of a recording: left out")
+    if short := [name for name, count in counts.items() if not count]:
+        notes.append(f"{counted(len(short), 'recording')} shorter than a window: left out: {listed(short, 4)}")
     n = sum(counts.values())
     if not n:
         raise DataError(f"{path}: no recording has {window:,} samples: give a smaller `window`")
@@ -120,6 +124,11 @@ def source(
 
 def _head(path: Path) -> Recording:
     with _opened(path) as file:
+        if file.frames >= UNKNOWN:
+            raise DataError(
+                f"{path} does not state its length, because it was written to a pipe: write it again, for example with "
+                f"`ffmpeg -i {path.name} new-{path.stem}{path.suffix}`"
+            )
         return Recording(file.samplerate, file.channels, max(0, file.frames))
 
 
