@@ -138,16 +138,17 @@ class Trainer:
 
     def run(self) -> State:
         """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
-        state: State = "failed"
         try:
             self.callbacks("on_start")
             state = self._train()
-        except Exception:
-            if self.callbacks.failed and self.step > self.first:
-                self.save("interrupted")
+        except BaseException as error:
+            try:
+                if self.callbacks.failed and self.step > self.first:
+                    self.save("interrupted")
+            finally:
+                self.callbacks.end("failed", error)
             raise
-        finally:
-            self.callbacks("on_end", state)
+        self.callbacks.end(state)
         return state
 
     def _train(self) -> State:
