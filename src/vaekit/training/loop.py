@@ -20,7 +20,7 @@ from vaekit.errors import RunError, TrainingError
 from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.options import ADAMS
 from vaekit.recipes.composition import Composition
-from vaekit.runs.configuration import Configuration, State, Valid, check_checkpoint
+from vaekit.runs.configuration import FAILED, Configuration, State, Valid, check_checkpoint
 from vaekit.runs.lock import only_writer
 from vaekit.runs.stored import read_log
 from vaekit.utils.compiled import is_compile_error
@@ -260,7 +260,7 @@ class Trainer:
             ) from error
         self.engine.eager()
         self.compiled = False
-        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {_reason(error)}"}
+        self.config["decided"] |= {"compile": False, "compile_why": f"{FAILED}: {_reason(error)}"}
         self.progress.note("the step cannot be compiled; training eagerly")
         return True
 
