@@ -361,7 +361,7 @@ def recover(folder: Path, study: optuna.Study) -> None:
         run = one.user_attrs.get("run")
         if run is not None and (folder / run).is_dir():
             _wait_for(folder / run)
-        if run is not None and run not in queued:  # before it is told, so that a stop in between does not lose it
+        if run is not None and run not in queued:  # before `tell`, so that a stop in between does not lose it
             study.enqueue_trial(one.params, user_attrs=one.user_attrs)
         study.tell(one.number, state=State.FAIL)
 
