@@ -163,6 +163,44 @@ def test_an_error_in_a_callback_is_raised_after_the_run_is_saved(rows, plain, tm
     assert weights(vk.fit(rows, out=tmp_path / "run", resume=True, progress=False)) == weights(plain)
 
 
+class Closes(Callback):
+    """Notes the state at the end; raises an error at the events in `at`."""
+
+    def __init__(self, *at):
+        self.at, self.ends = at, []
+
+    def on_start(self, training):
+        self._raise("start")
+
+    def on_record(self, training, means):
+        self._raise("record")
+
+    def on_end(self, training, state):
+        self.ends.append(state)
+        self._raise("end")
+
+    def _raise(self, event):
+        if event in self.at:
+            raise ZeroDivisionError(event)
+
+
+@pytest.mark.parametrize("event", ["start", "record", "end"])
+def test_after_an_error_in_one_callback_the_others_can_close_what_they_opened(rows, tmp_path, event):
+    first, fails, last = Closes(), Closes(event), Closes()
+    with pytest.raises(ZeroDivisionError, match=event):
+        vk.fit(rows, out=tmp_path / "run", callbacks=[first, fails, last], **SETTINGS)
+    state = "finished" if event == "end" else "failed"
+    assert first.ends == [state]
+    assert fails.ends == ([state] if event == "end" else [])
+    assert last.ends == ([] if event == "start" else [state])  # it had not begun
+
+
+def test_an_error_at_the_end_does_not_hide_that_of_the_training(rows, tmp_path):
+    with pytest.raises(ZeroDivisionError, match="record") as raised:
+        vk.fit(rows, out=tmp_path / "run", callbacks=[Closes("end"), Closes("record")], **SETTINGS)
+    assert raised.value.__notes__ == ["ZeroDivisionError in `on_end` of a callback: end"]
+
+
 @pytest.mark.parametrize(("wrong", "says"), [(Recorder, r"write Recorder\(\)"), (print, "got <built-in")])
 def test_what_is_not_a_callback_is_refused_before_the_run_is_created(rows, tmp_path, wrong, says):
     with pytest.raises(ChoiceError, match=says):

@@ -272,8 +272,8 @@ def test_names_are_downloaded_only_when_given_and_failures_say_what_to_do(tmp_pa
     datasets = pytest.importorskip("datasets")
     asked = []
 
-    def load_dataset(name, subset, cache_dir):
-        asked.append((name, subset))
+    def load_dataset(name, subset, cache_dir, revision=None):
+        asked.append((name, subset, revision))
         if name == "user/lost":
             raise ConnectionError("no route to the hub")
         made = datasets.Dataset.from_dict({"emb": [[float(i), i % 3] for i in range(20)]})
@@ -293,6 +293,9 @@ def test_names_are_downloaded_only_when_given_and_failures_say_what_to_do(tmp_pa
         UnavailableError, match=r"hf://datasets/user/lost cannot be loaded \(ConnectionError: no route.*save_to_disk"
     ):
         load("hf://datasets/user/lost")
-    assert asked == [("user/name", "small"), ("user/lost", None)]
-    with pytest.raises(DataError, match="expected hf://datasets/USER/NAME"):
-        load("hf://models/user/name")
+    data = load("hf://datasets/user/name@refs/convert/v1")
+    assert (data.name, data.source) == ("name", "hf://datasets/user/name@refs/convert/v1")
+    assert asked == [("user/name", "small", None), ("user/lost", None, None), ("user/name", None, "refs/convert/v1")]
+    for wrong in ("models/user/name", "datasets/user/name/more", "datasets/user/@v1"):
+        with pytest.raises(DataError, match="expected hf://datasets/USER/NAME"):
+            load(f"hf://{wrong}")

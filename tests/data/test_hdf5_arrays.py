@@ -84,6 +84,46 @@ def test_the_only_array_is_taken_wherever_it_lies_and_others_are_listed(tmp_path
         load(tmp_path / "a.hdf5", x_key="other")
 
 
+def test_the_values_of_an_enumeration_are_their_names(tmp_path, rng):
+    names = ["cat", "dog", "cow", "pig"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = rng.normal(size=(20, 4))
+        kind = h5py.enum_dtype({name: i for i, name in enumerate(names)}, basetype="u1")
+        file.create_dataset("y", data=np.arange(20, dtype="u1") % 4, dtype=kind)
+        answer = h5py.enum_dtype({"False": 0, "True": 1}, basetype="i4")
+        file.create_dataset("seen", data=np.arange(20, dtype="i4") % 2, dtype=answer)
+    train = (data := load(tmp_path / "a.h5")).train
+    assert [data.label_names[code] for code in train.label] == [names[i % 4] for i in train.index]
+    np.testing.assert_array_equal(np.asarray(train.columns["seen"]).astype(bool), train.index % 2 == 1)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["y"][3] = 9
+    with pytest.raises(DataError, match=r"y holds 9, which its enumeration does not name"):
+        load(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "mat"])
+def test_labels_are_not_taken_for_data_that_cannot_be_read(tmp_path, rng, suffix):
+    path, x, y = tmp_path / f"a.{suffix}", rng.normal(size=(20, 4)), np.arange(20) % 3
+
+    def write(**arrays):
+        if suffix == "mat":
+            matlab5(path, **arrays)
+        else:
+            with h5py.File(path, "w") as file:
+                for name, values in arrays.items():
+                    file[name] = values
+
+    write(X=x * 1j, other=x)
+    with pytest.raises(DataError, match="X holds neither real numbers nor texts: save it as"):
+        load(path)
+    np.testing.assert_array_equal(load(path, x_key="other").train.raw, x.astype("f4"))
+    write(field=x * 1j, labels=y)
+    with pytest.raises(DataError, match=r"it has labels \(20,\): choose one with `x_key`"):
+        load(path)
+    write(field=x * 1j, other=x)
+    assert any("neither numbers nor texts, not read: field" in note for note in load(path).notes)
+
+
 def test_groups_named_like_splits_are_the_splits(tmp_path, rng):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for part, n in (("train", 20), ("test", 6)):

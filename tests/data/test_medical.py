@@ -1,5 +1,7 @@
 """Medical images: slices hold the values of the file in its units, turned to known axes."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -53,9 +55,50 @@ def test_slices_of_dicom_files_are_in_their_units(tmp_path, large, monkeypatch):
     dicom(tmp_path / "all.dcm", values)
     np.testing.assert_array_equal(load(tmp_path / "all.dcm").train.raw, 2.0 * values - 10)
     dicom(tmp_path / "all.dcm", values, "MONOCHROME1")
-    np.testing.assert_array_equal(
-        load(tmp_path / "all.dcm").train.raw[0], 2.0 * (values.max() + int(values.min()) - values[0]) - 10
-    )
+    np.testing.assert_array_equal(load(tmp_path / "all.dcm").train.raw[0], 2.0 * (-1 - values[0]) - 10)
+
+
+def test_what_is_bright_is_alike_in_all_files(tmp_path):
+    values = (volume() + 1000).astype(np.uint16)
+    for i, part in enumerate(values):
+        more = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11}
+        dicom(tmp_path / f"{i}.dcm", part, "MONOCHROME1", 1, 0, **more)
+    np.testing.assert_array_equal(load(tmp_path).train.raw, 4095.0 - values)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_slope_and_intercept_of_frames_are_applied(tmp_path, per_frame):
+    values, slopes = volume(), np.arange(1, 7)
+
+    def group(slope):
+        inner, outer = pydicom.Dataset(), pydicom.Dataset()
+        inner.RescaleSlope, inner.RescaleIntercept = int(slope), -1024
+        outer.PixelValueTransformationSequence = pydicom.Sequence([inner])
+        return outer
+
+    shared = pydicom.Dataset() if per_frame else group(3)
+    more = {"SharedFunctionalGroupsSequence": pydicom.Sequence([shared])}
+    if per_frame:
+        more["PerFrameFunctionalGroupsSequence"] = pydicom.Sequence([group(slope) for slope in slopes])
+    dicom(tmp_path / "a.dcm", values, slope=1, intercept=0, **more)
+    slope = slopes[:, None, None] if per_frame else 3
+    np.testing.assert_array_equal(load(tmp_path / "a.dcm").train.raw, values * slope - 1024.0)
+
+
+def test_values_that_are_no_real_numbers_are_refused(tmp_path):
+    for name, kind in (("complex", "c8"), ("colours", [("R", "u1"), ("G", "u1"), ("B", "u1")])):
+        nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), kind), np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(DataError, match=f"holds {name}"):
+            load(tmp_path / "a.nii")
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    nibabel.save(nibabel.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
+    dicom(tmp_path / "a.dcm", volume())
+    for name, package in (("a.nii", "nibabel"), ("a.dcm", "pydicom")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(DataError, match=f"needs {package}: pip install"):
+            load(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -95,6 +138,16 @@ def test_unusual_headers_are_a_note_and_not_written_to_standard_error(tmp_path, 
     notes = load(tmp_path / "a.nii").notes
     assert notes[0] == "headers of NIfTI files are unusual: sform_code 258 not valid; setting to 0"
     assert capfd.readouterr().err == ""
+
+
+def test_files_of_one_series_can_be_kept_together(tmp_path):
+    for i, part in enumerate(np.concatenate([volume(), volume(1)])):
+        dicom(tmp_path / f"{i:02}.dcm", part, SeriesInstanceUID=f"1.2.{i % 4}")
+    assert any("`group='series'` keeps them in one" in note for note in load(tmp_path).notes)
+    data = load(tmp_path, group="series")
+    parts = [set(getattr(data, part).columns["series"]) for part in ("train", "valid", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 4
+    assert set.union(*parts) == {f"{i:02}.dcm" for i in range(4)}
 
 
 def test_damaged_medical_files_are_refused(tmp_path):

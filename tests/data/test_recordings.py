@@ -75,6 +75,20 @@ def test_damaged_sound_is_refused(tmp_path):
                 load(tmp_path / f"a.{suffix}")
 
 
+def test_recordings_that_are_left_out_or_do_not_state_their_length_are_named(tmp_path):
+    for i, n in enumerate((400, 30, 400)):
+        write(tmp_path / f"{i}.flac", seed=i, n=n)
+    notes = load(tmp_path, window=64).notes
+    assert any("1 recording shorter than a window: left out: 1.flac" in note for note in notes)
+    assert any(note.startswith("32 samples after the last whole window") for note in notes)
+    content = bytearray((tmp_path / "0.flac").read_bytes())
+    content[21] &= 0xF0  # the number of samples in STREAMINFO, 36 bits, 0 if unknown
+    content[22:26] = bytes(4)
+    (tmp_path / "0.flac").write_bytes(content)
+    with pytest.raises(DataError, match=r"0\.flac does not state its length.*ffmpeg -i 0\.flac"):
+        load(tmp_path, window=64)
+
+
 def test_a_model_of_sound_takes_recordings_of_its_rate(tmp_path):
     write(tmp_path / "a.wav")
     data = load(tmp_path / "a.wav", window=32)

@@ -56,6 +56,12 @@ def test_sheets_are_chosen_by_name_and_recorded(tmp_path):
     assert load(path).shape == (4,)
     data = load(path, sheet="second one")
     assert (data.feature_names, data.options) == (["a", "b"], {"sheet": "second one"})
+    assert any("the sheet 'first' is read, not second one" in note for note in load(path).notes)
+    book = openpyxl.load_workbook(path)
+    book["first"].sheet_state = "hidden"
+    book.active = 1
+    book.save(tmp_path / "hidden.xlsx")
+    assert load(tmp_path / "hidden.xlsx").feature_names == ["a", "b"]
     with pytest.raises(DataError, match="it has first, second one"):
         load(path, sheet="third")
     with pytest.raises(DataError, match="`sheet` applies to a spreadsheet"):

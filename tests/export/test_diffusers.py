@@ -101,3 +101,10 @@ def test_the_command_says_how_both_differ(tmp_path, capsys):
     assert "decoded images are the location of the logistic" in said.err
     assert "scaled to -1 to 1" in (tmp_path / "kl" / "README.md").read_text()
     assert main(["export", path, "--format", "diffusers", "--graphs", "decode", "--out", "other"]) == 2
+    again = ["export", path, "--format", "diffusers", "--out", str(tmp_path / "kl")]
+    assert main(again) == 0  # an earlier export is replaced
+    capsys.readouterr()
+    (tmp_path / "kl" / "README.md").write_text("# My project\n")
+    assert main(again) == 2
+    assert "holds another config.json: name a new folder" in capsys.readouterr().err
+    assert (tmp_path / "kl" / "README.md").read_text() == "# My project\n"

@@ -72,6 +72,20 @@ def test_the_folder_has_the_model_and_no_data(folder, tmp_path):
     np.testing.assert_array_equal(again.use_data(folder / "private.npy").test[:3], run.data.test[:3])
 
 
+def test_what_a_compiler_said_stays_here(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "run.json").read_text())
+    config["decided"]["compile_why"] = "compiling failed: CppCompileError: g++ /tmp/torchinductor_me/a.cpp"
+    for place in (tmp_path / "run", tmp_path / "run" / "latents" / "flow-matching"):
+        place.mkdir(exist_ok=True)
+        (place / "run.json").write_text(json.dumps(config))
+    write_hub(vk.open(tmp_path / "run"), tmp_path / "out")
+    for file in ("run.json", "latents/flow-matching/run.json"):
+        published = json.loads((tmp_path / "out" / file).read_text())
+        assert published["decided"]["compile_why"] == "compiling failed"
+        assert published["data"]["source"] is None
+
+
 def test_what_is_in_the_folder_is_asked_for(folder, tmp_path):
     run = vk.open(folder / "run")
     write_hub(run, tmp_path / "out", densities=False, reconstructions=True, checkpoints=True)

@@ -70,9 +70,11 @@ def test_more_devices_than_the_machine_has_are_refused_before_anything_starts(tm
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device, most in (("cpu", "12 processes"), ("cuda", "2 GPUs")):
         with pytest.raises(ChoiceError, match=f"`devices` is 13, but training on this machine can use at most {most}"):
-            parallel.launch(13, device)
+            parallel.launch(13, device, 64)
     with pytest.raises(ChoiceError, match="`devices` is 13"):
         vk.fit(vk.from_arrays(blobs(40)), out=tmp_path / "run", steps=2, devices=13, **QUIET)
+    with pytest.raises(ChoiceError, match="a batch has 3 rows, fewer than the 4 processes"):
+        vk.fit(vk.from_arrays(blobs(40)), out=tmp_path / "run", steps=2, devices=4, batch=3, **QUIET)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ import torch
 import vaekit as vk
 from vaekit.errors import ChoiceError
 from vaekit.options import Call, Options, call_of
-from vaekit.training.torch_classes import TorchRule, TorchSchedule, classes
+from vaekit.training.torch_classes import TorchRule, TorchSchedule, classes, stretched
 
 KNOWN = classes(torch.optim, torch.optim.Optimizer)
 UNSUITED = {"LBFGS", "SparseAdam", "Muon"}  # they need a closure, sparse gradients, matrices
@@ -101,6 +101,16 @@ def test_schedules_are_those_of_torch(text, horizon):
     assert ours(3) == pytest.approx(wanted[3])
 
 
+def test_a_schedule_keeps_its_last_rate_and_says_that_it_is_stretched():
+    ended = TorchSchedule(call_of("OneCycleLR(max_lr=2.0, total_steps=10)"), None)
+    assert ended(25) == ended(9) < ended(8)
+    said = stretched("OneCycleLR(max_lr=2.0)", 30, 60, 30)
+    assert said.startswith("the schedule OneCycleLR is stretched to 60 steps: at step 30 the learning rate jumps from")
+    assert stretched("OneCycleLR(max_lr=2.0)", 30, 30, 30) is None
+    for text in ("OneCycleLR(max_lr=2.0, total_steps=10)", "StepLR(step_size=7)", "cosine"):
+        assert stretched(text, 30, 60, 30) is None
+
+
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
@@ -113,6 +123,7 @@ def test_schedules_are_those_of_torch(text, horizon):
         ({"optimiser": vk.Callback}, "must be a name, or a class of torch.optim"),
         ({"schedule": "ReduceLROnPlateau"}, "write `patience=5`"),
         ({"schedule": "OneCycleLR(max_lr=1.0)", "steps": None, "minutes": 1}, "write total_steps"),
+        ({"schedule": "OneCycleLR(max_lr=1.0, cycle_momentum=True)"}, "omit cycle_momentum of OneCycleLR"),
         ({"schedule": "LambdaLR"}, "LambdaLR cannot be used here"),
     ],
 )

@@ -52,6 +52,15 @@ def test_values_of_any_type_are_written_in_text_or_in_python():
     assert settings(["latent=2..8", "beta=1|4"])[0] == {"latent": 2, "beta": 4.0}
 
 
+def test_the_text_of_a_value_is_the_value():
+    """Other processes and later calls of a sweep read its options from their text."""
+    values = [0.12345678, 0.12345679, 5.0, 1e-6]
+    made = space({"beta": values}, "vae", {}, {})
+    assert made.text == {"beta": "0.12345678|0.12345679|5|1e-06"}
+    (again,) = space(made.text, "vae", {}, {}).dimensions
+    assert list(again.values.values()) == values
+
+
 def test_an_option_is_chosen_only_where_it_applies():
     found = space("components=2..10,prior=normal|vamp", "vae", {}, {})
     assert [one.name for one in found.dimensions] == ["prior", "components"]

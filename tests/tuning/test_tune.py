@@ -21,6 +21,8 @@ pytest.importorskip("optuna", reason="sweeps need optuna")
 
 from vaekit.tuning import Sweep
 from vaekit.tuning.page import sentences
+from vaekit.tuning.records import attribute, study_of
+from vaekit.tuning.work import recover
 
 QUIETLY = {k: v for k, v in QUIET.items() if k != "progress"}
 TINY = {**QUIETLY, "hidden": (8,), "steps": 40, "batch": 32, "progress": False}
@@ -173,6 +175,26 @@ def test_an_interrupted_sweep_continues_as_if_it_had_not_stopped(sweep, table, t
     assert len(again.settings["sessions"]) == 3
     before = [one.path.stat().st_mtime_ns for one in again.trials]
     assert [one.path.stat().st_mtime_ns for one in vk.tune(str(table), **asked, trials=4).trials] == before
+
+
+def test_a_stop_while_trials_are_recovered_loses_none(tmp_path, monkeypatch):
+    settings = {"metrics": [{"name": "elbo", "better": "higher"}]}
+    study = study_of(tmp_path, settings, create=True)
+    trial = study.ask()
+    trial.suggest_int("latent", 2, 8)
+    attribute(trial, run="trial-000", settings={"latent": 3})
+
+    def stop(*args, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "tell", stop)
+        with pytest.raises(KeyboardInterrupt):
+            recover(tmp_path, study)
+    recover(tmp_path, study)
+    assert len([one for one in study.get_trials() if not one.state.is_finished()]) == 1
+    again = study.ask()
+    assert (again.user_attrs["run"], again.suggest_int("latent", 2, 8)) == ("trial-000", trial.params["latent"])
 
 
 def test_time_is_counted_over_all_sessions_and_stops_a_trial(table, tmp_path, capsys):

@@ -141,7 +141,7 @@ class Callback:
     The methods are called in the first process alone, in the order of the callbacks. A callback may stop the training
     (`training.stop()`) but does not change it: the noise of a step depends only on the seed, the step and the row, so
     the weights are the same with and without it, whatever random numbers it draws. If a method raises an error, the run
-    is saved before `fit` raises it.
+    is saved before `fit` raises it, and of the other callbacks only `on_end` is still called.
 
     >>> class Patience(Callback):
     ...     def on_validation(self, training):
@@ -189,10 +189,11 @@ def checked(callbacks: Callback | Sequence[Callback]) -> list[Callback]:
 
 
 class Callbacks:
-    """Calls the callbacks of one training; after an error in one of them, none is called again."""
+    """Calls the callbacks of one training; after an error in one of them, the others are only told of the end."""
 
     def __init__(self, callbacks: Sequence[Callback], training: Training):
         self.callbacks, self.training, self.failed = list(callbacks), training, False
+        self.begun: list[Callback] = []  # those whose `on_start` returned, and which have not raised an error
 
     def override(self, event: str) -> bool:
         """Whether a callback overrides this method of `Callback`."""
@@ -205,4 +206,26 @@ class Callbacks:
                 getattr(one, event)(self.training, *arguments)
             except Exception:
                 self.failed = True
+                self.begun = [other for other in self.begun if other is not one]
                 raise
+            if event == "on_start":
+                self.begun.append(one)
+
+    def end(self, state: State, error: BaseException | None = None) -> None:
+        """Call `on_end` of every callback that began and has not failed, so that each can close what it opened.
+
+        Arguments:
+            error: that with which the training ends; errors of callbacks become notes of it. Without one, the first of
+                them is raised.
+        """
+        first = error
+        for one in self.begun:
+            try:
+                one.on_end(self.training, state)
+            except Exception as failure:
+                if first is None:
+                    first = failure
+                else:
+                    first.add_note(f"{type(failure).__name__} in `on_end` of a callback: {failure}")
+        if first is not error and first is not None:
+            raise first

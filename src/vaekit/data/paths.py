@@ -123,7 +123,9 @@ def table_to_keep(table: str | Path, folder: Path) -> str:
 
 
 def name_of(path: Path) -> str:
-    """The name of the data at a path: the name of the file without its suffix, or of the folder."""
+    """The name of the data at a path: the name of the file without its suffix, of the folder, or of the repository."""
+    if path.parts[:1] == (REMOTE.rstrip("/"),):
+        return Path(path.as_posix().partition("@")[0]).name
     name = path.resolve().name
     if not path.exists():  # a pattern of archives
         name = re.sub(r"[-_.]*[*?\[\]{},][^.]*(?=\.)|[*?\[\]{},]+", "", name) or "shards"

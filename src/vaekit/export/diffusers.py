@@ -22,6 +22,7 @@ from vaekit.utils.progress import say
 from .onnx import TOLERANCE
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors", "README.md")
+TITLE = "# AutoencoderKL trained with vaekit"
 CHECKED = 4
 """The number of samples on which the exported model is compared with the run."""
 
@@ -49,16 +50,17 @@ def write_diffusers(run: SavedRun, out: str | Path) -> list[Path]:
     Standard deviations of q(z|x) can differ, because vaekit bounds them; a note says by how much.
 
     Arguments:
-        out: the folder.
+        out: the folder; its files are replaced only if an earlier export wrote them.
 
     Returns:
         config.json, diffusion_pytorch_model.safetensors and README.md, which says how images are scaled.
 
     Raises:
         ChoiceError: no AutoencoderKL computes what this run computes, or diffusers is not installed.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or holds other files of these names.
     """
     folder, parts = checked_path(out), _parts(run)
+    _check_free(folder)
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
@@ -76,6 +78,16 @@ def write_diffusers(run: SavedRun, out: str | Path) -> list[Path]:
     if note:
         say(f"note: {note}")
     return [folder / name for name in FILES]
+
+
+def _check_free(folder: Path) -> None:
+    """Raise RunError if files in the folder that would be replaced are not those of an earlier export."""
+    card = folder / FILES[2]
+    text = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
+    if TITLE not in text and (there := [name for name in FILES if (folder / name).exists()]):
+        raise RunError(
+            f"{folder} holds another {there[0]}: name a new folder, such as `out={str(folder) + '-diffusers'!r}`"
+        )
 
 
 def _parts(run: SavedRun) -> Parts:
@@ -216,7 +228,7 @@ tags:
   - "vae"
 ---
 
-# AutoencoderKL trained with vaekit
+{TITLE}
 
 ```python
 from diffusers import AutoencoderKL

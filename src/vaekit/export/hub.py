@@ -17,6 +17,7 @@ from vaekit.figures import channels_last, figure_png, image_grid, lines, png_byt
 from vaekit.latents.fitted import stored_density
 from vaekit.latents.resample import draw_codes
 from vaekit.models.priors import Vamp
+from vaekit.runs.configuration import FAILED
 from vaekit.runs.example import OF_DENSITIES, PUBLISHED
 from vaekit.runs.saved import SavedRun
 from vaekit.utils.files import checked_path, is_part, read_json, read_tensors, write_atomically, write_json, write_text
@@ -82,8 +83,10 @@ def write_hub(
     for file in kept:
         target = folder / file.relative_to(run.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    write_json(folder / "run.json", _published(read_json(run.path / "run.json")))
+        if file.name == "run.json":  # of the run, or of a density that was trained like one
+            write_json(target, _published(read_json(file)))
+        else:
+            shutil.copyfile(file, target)
     pictures, rows = [], None
     x, how = _drawn(run, densities)
     if run.spec.kind in ("image", "signal"):
@@ -160,6 +163,8 @@ def _published(config: dict[str, Any]) -> dict[str, Any]:
         data["options"]["table"] = Path(str(data["options"]["table"])).name
     if not is_address(config.get("init_from")):
         config.pop("init_from", None)
+    if config["decided"]["compile_why"].startswith(FAILED):  # the compiler's message names its files
+        config["decided"]["compile_why"] = FAILED
     return config
 
 

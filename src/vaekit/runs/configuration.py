@@ -18,6 +18,9 @@ from vaekit.utils.typed import mismatch
 MOST_NUMBERS = 2**31
 """The number of elements of one datum must be below this."""
 
+FAILED = "compiling failed"
+"""`compile_why` begins with this where a step that should have been compiled could not be."""
+
 ADDED = {"beta2": 0.999}
 """Options of Adam that runs of earlier versions do not store, with their values there."""
 

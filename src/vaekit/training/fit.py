@@ -103,7 +103,7 @@ def train(
             return SavedRun.open(path, model=own, data=data)
         assert composition is not None
         assert data is not None
-        fabric = parallel.launch(plan.devices, str(plan.device))
+        fabric = parallel.launch(plan.devices, str(plan.device), plan.batch)
         rank, _ = parallel.rank_and_world(fabric)
         if rank == 0:
             if not resumes:

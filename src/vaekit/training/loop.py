@@ -20,7 +20,7 @@ from vaekit.errors import RunError, TrainingError
 from vaekit.objectives.schedules import learning_rate, unfinished
 from vaekit.options import ADAMS
 from vaekit.recipes.composition import Composition
-from vaekit.runs.configuration import Configuration, State, Valid, check_checkpoint
+from vaekit.runs.configuration import FAILED, Configuration, State, Valid, check_checkpoint
 from vaekit.runs.lock import only_writer
 from vaekit.runs.stored import read_log
 from vaekit.utils.compiled import is_compile_error
@@ -138,16 +138,17 @@ class Trainer:
 
     def run(self) -> State:
         """Train to the horizon; returns the final state: finished, stopped early, or interrupted."""
-        state: State = "failed"
         try:
             self.callbacks("on_start")
             state = self._train()
-        except Exception:
-            if self.callbacks.failed and self.step > self.first:
-                self.save("interrupted")
+        except BaseException as error:
+            try:
+                if self.callbacks.failed and self.step > self.first:
+                    self.save("interrupted")
+            finally:
+                self.callbacks.end("failed", error)
             raise
-        finally:
-            self.callbacks("on_end", state)
+        self.callbacks.end(state)
         return state
 
     def _train(self) -> State:
@@ -259,7 +260,7 @@ class Trainer:
             ) from error
         self.engine.eager()
         self.compiled = False
-        self.config["decided"] |= {"compile": False, "compile_why": f"compiling failed: {_reason(error)}"}
+        self.config["decided"] |= {"compile": False, "compile_why": f"{FAILED}: {_reason(error)}"}
         self.progress.note("the step cannot be compiled; training eagerly")
         return True
 

@@ -16,18 +16,24 @@ FEW = 8
 """Number of processes allowed on any machine, even with fewer cores."""
 
 
-def launch(devices: int, device: str) -> Any:
+def launch(devices: int, device: str, batch: int) -> Any:
     """A launched Fabric for several processes (`devices` above 1, or under torchrun), else None.
 
     The other processes run the same program from its start; each loads the data and builds the same model. With
     torchrun they may be on several machines, which must see the same run directory.
 
     Raises:
-        ChoiceError: `devices` exceeds the number of devices, or lightning-fabric is not installed.
+        ChoiceError: `devices` exceeds the number of devices or of the rows of a batch, or lightning-fabric is not
+            installed.
     """
     _, world = place()
     if max(devices, world) == 1:
         return None
+    if batch < max(devices, world):  # the mean over no rows is not a number
+        raise ChoiceError(
+            f"a batch has {batch} rows, fewer than the {max(devices, world)} processes that share it: use a larger "
+            "`batch` or fewer `devices`"
+        )
     here, machines = processes_here() if world > 1 else (devices, 1)
     kind = device.split(":")[0]
     _check_number(here, kind)

@@ -43,6 +43,7 @@ from .loop import checkpoints
 from .overfitting import small_set
 from .plan import Plan, plan_new, plan_stored
 from .prepare import constants, extreme, few_rows, piled_up, prepare
+from .torch_classes import stretched
 
 
 @dataclass
@@ -193,6 +194,8 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     if not saved and "init_from" in config:
         take_weights(composition, config["init_from"])
     notes = extension_notes(config, state, horizon, done) if extend else []
+    if extend and (note := stretched(plan.schedule, horizon, config["plan"]["horizon"], done)):
+        notes.append(note)
     if saved and plan.device.type == "cpu" and (note := thread_note(plan.threads, torch.get_num_threads())):
         notes.append(note)
     return Start(config, data, composition, plan, bool(saved), extend, notes)

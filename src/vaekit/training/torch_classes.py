@@ -125,6 +125,12 @@ def _like(kind: Any, held: Tensor) -> Any:
 class TorchSchedule:
     """The factor of the learning rate by a class of torch.optim.lr_scheduler.
 
+    Momentum stays that of the optimiser: `cycle_momentum` of OneCycleLR and CyclicLR is False here. After
+    `total_steps`, the last rate is kept.
+
+    Attributes:
+        by_length: whether the rates depend on the number of steps of the training.
+
     Arguments:
         call: the class and its arguments; rates among them are relative to `lr`.
         horizon: the number of steps, for classes with `total_steps`.
@@ -139,7 +145,11 @@ class TorchSchedule:
         if call.name == "ReduceLROnPlateau":
             raise ChoiceError("ReduceLROnPlateau waits for validations, which `patience` does: write `patience=5`")
         self.name, self.options = call.name, dict(call.arguments)
-        if "total_steps" in inspect.signature(self.kind).parameters and "total_steps" not in self.options:
+        parameters = inspect.signature(self.kind).parameters
+        if "cycle_momentum" in parameters and self.options.setdefault("cycle_momentum", False):
+            raise ChoiceError(f"a schedule changes the learning rate only: omit cycle_momentum of {call.name}")
+        self.by_length = "total_steps" in parameters and "total_steps" not in self.options
+        if self.by_length:
             if horizon is None:
                 raise ChoiceError(f"with `minutes`, {call.name} needs its own length: write total_steps=... in it")
             self.options["total_steps"] = horizon
@@ -157,12 +167,30 @@ class TorchSchedule:
         """The factor at this step, counted from 0."""
         if step < self._at:
             self._restart()
+        last = min(step, self.options.get("total_steps", step + 1) - 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it expects a step of its optimiser before each of its own
-            while self._at < step:
+            while self._at < last:
                 self._scheduler.step()
                 self._at += 1
         return float(self._optimiser.param_groups[0]["lr"])
+
+
+def stretched(text: str, before: int, now: int, done: int) -> str | None:
+    """A note on how another number of steps changes the rates of a schedule of torch; None if it does not.
+
+    Arguments:
+        text: the schedule.
+        before, now: the numbers of steps.
+        done: the step at which the number changes.
+    """
+    was, new = (schedule_of(text, max(steps, 1)) for steps in (before, now))
+    if was is None or new is None or not was.by_length or before == now:
+        return None
+    return (
+        f"the schedule {was.name} is stretched to {now:,} steps: at step {done:,} the learning rate jumps from "
+        f"{was(done):.2g} to {new(done):.2g} of `lr`, so the result differs from that of one run of {now:,} steps"
+    )
 
 
 def rule_of(name: str, weight_decay: float = 0.0, **options: float) -> Optimiser:

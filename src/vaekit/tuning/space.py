@@ -285,7 +285,10 @@ def _text(value: Any) -> str:
     """A value as `over` writes it, and as Optuna stores it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # other processes and later calls read this text
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _ordered(dimensions: dict[str, Dimension]) -> tuple[Dimension, ...]:

@@ -356,13 +356,14 @@ def recover(folder: Path, study: optuna.Study) -> None:
     """
     from optuna.trial import TrialState as State
 
+    queued = {one.user_attrs.get("run") for one in study.get_trials(deepcopy=False, states=(State.WAITING,))}
     for one in study.get_trials(deepcopy=False, states=(State.RUNNING,)):
         run = one.user_attrs.get("run")
         if run is not None and (folder / run).is_dir():
             _wait_for(folder / run)
-        study.tell(one.number, state=State.FAIL)
-        if run is not None:
+        if run is not None and run not in queued:  # before `tell`, so that a stop in between does not lose it
             study.enqueue_trial(one.params, user_attrs=one.user_attrs)
+        study.tell(one.number, state=State.FAIL)
 
 
 PATIENCE = 60.0

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -124,7 +124,7 @@ def attribute(found: Any, name: str, default: Any = "") -> Any:
 
 
 def array(found: Any, what: str) -> Array:
-    """An array of numbers or of texts, in memory.
+    """An array of numbers or of texts, in memory; the values of an enumeration are their names, or booleans.
 
     Raises:
         DataError: it is a group, holds other values, lies in another file, or is larger than its bytes allow.
@@ -136,11 +136,34 @@ def array(found: Any, what: str) -> Array:
     if text is not None:
         values = np.asarray(found.asstr("utf-8", "replace")[()], dtype=object)
         return np.array([str(value).replace("\0", "") for value in values.ravel()], dtype=np.str_).reshape(values.shape)
-    if h5py.check_enum_dtype(found.dtype) is not None:  # h5py stores bool as an enumeration
-        return np.asarray(found[()]).astype(bool)
+    if (named := h5py.check_enum_dtype(found.dtype)) is not None:
+        return _enumerated(np.asarray(found[()]), named, where)
     if found.dtype.kind not in "buif":
         raise DataError(f"{where} holds {found.dtype}, expected numbers or texts")
     return np.asarray(found[()])
+
+
+def is_named(found: Any) -> bool:
+    """Whether the values of an array are an enumeration of names, not of false and true."""
+    import h5py
+
+    named = h5py.check_enum_dtype(found.dtype)
+    return named is not None and not _is_bool(named)
+
+
+def _is_bool(named: Mapping[str, int]) -> bool:
+    return {name.lower(): value for name, value in named.items()} == {"false": 0, "true": 1}
+
+
+def _enumerated(codes: Array, named: Mapping[str, int], where: str) -> Array:
+    """The values of an enumeration by their names, or as booleans if these are false and true."""
+    if _is_bool(named):
+        return codes.astype(bool)
+    name_of = {value: name for name, value in named.items()}
+    found, index = np.unique(codes, return_inverse=True)
+    if unknown := [int(code) for code in found if int(code) not in name_of]:
+        raise DataError(f"{where} holds {unknown[0]}, which its enumeration does not name: it is damaged")
+    return np.array([name_of[int(code)] for code in found], np.str_)[index].reshape(codes.shape)
 
 
 def _checked(found: Any, what: str) -> str:

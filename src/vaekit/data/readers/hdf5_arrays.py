@@ -36,10 +36,12 @@ class _Arrays(Store):
     def __init__(self, path: Path, file: Any, cache: str | Path | None, progress: Progress | None) -> None:
         super().__init__(path, cache)
         self.progress = progress
-        self.found = {name: found for name, found in hdf5.members(file).items() if found.shape and self._usable(found)}
+        arrays = {name: found for name, found in hdf5.members(file).items() if found.shape}
+        self.found = {name: found for name, found in arrays.items() if self._usable(found)}
+        self.unread = [name for name in arrays if name not in self.found]
         for name, found in self.found.items():
-            self.shapes[name] = tuple(found.shape)
-            self.dtypes[name] = TEXT if found.dtype.hasobject or found.dtype.kind == "S" else found.dtype
+            texts = found.dtype.hasobject or found.dtype.kind == "S" or hdf5.is_named(found)
+            self.shapes[name], self.dtypes[name] = tuple(found.shape), TEXT if texts else found.dtype
 
     @staticmethod
     def _usable(found: Any) -> bool:
@@ -142,6 +144,8 @@ class _Matlab5(_Matlab):
             assert variable.dtype is not None
             self.shapes[name], self.dtypes[name] = self.flat(variable.shape), variable.dtype
 
+        self.unread = self.others
+
     def read(self, key: str) -> Array:
         return np.ascontiguousarray(matlab5.read(self.path, self.found[key]).reshape(self.shapes[key]))
 
@@ -167,6 +171,9 @@ class _Matlab7(_Matlab):
                 self.dtypes[name] = np.dtype(bool) if kind == "logical" else found.dtype
             elif not name.startswith("#"):
                 self.others.append(name)
+        of_structs = {name.partition("/")[0] for name in self.found}  # whose fields are read
+        tops = dict.fromkeys(name.partition("/")[0] for name in self.others)
+        self.unread = [name for name in tops if name not in of_structs]
 
     def read(self, key: str) -> Array:
         values = hdf5.array(self.found[key], key).T.astype(self.dtypes[key], copy=False)

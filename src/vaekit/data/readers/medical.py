@@ -30,6 +30,8 @@ from .registry import reader
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The axis of a volume (right, anterior, superior) across which each plane lies."""
+VERSION = 2
+"""Version of how values are read; part of the names of cached files."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """The transfer syntax of DICOM files that are compressed as a whole."""
 RATIO, SMALL = 1100, 2**24
@@ -61,15 +63,16 @@ def source(
 ) -> Source:
     """The slices in a file, or in the files below a folder sorted by name, as images (N, H, W) of float32.
 
-    The values of DICOM files are in their units (slope and intercept applied), such as Hounsfield units. Volumes in
-    NIfTI files are turned to the closest of the axes right, anterior and superior; in axial slices, anterior is up and
-    right is on the right. Class folders become labels, train and test folders splits. The columns `volume` and `slice`
-    hold the file and the number of each slice.
+    The values of DICOM files are in their units (slope and intercept applied), such as Hounsfield units; where low
+    values are bright (MONOCHROME1), they are inverted within the range of the stored bits, in all files alike. Volumes
+    in NIfTI files are turned to the closest of the axes right, anterior and superior; in axial slices, anterior is up
+    and right is on the right. Class folders become labels, train and test folders splits. The columns `volume` and
+    `slice` hold the file and the number of each slice, and for DICOM `series` the first file of its series.
 
     Args:
         path: the file or folder.
         plane: the plane of the slices of NIfTI volumes; a DICOM file holds the slices that were stored.
-        group: column whose rows of equal value stay in one split, such as `volume`.
+        group: column whose rows of equal value stay in one split, such as `volume` or `series`.
         to_train: whether to leave out files outside the splits if folders define splits.
         cache: the cache folder, if not the default.
         progress: called while a large array is written to the cache.
@@ -82,9 +85,10 @@ def source(
         raise DataError(f"plane must be one of {', '.join(PLANES)}, got {plane!r}")
     root, files, notes = folders.files_of(path, folders.MEDICAL, "file", to_train)
     remarks: list[str] = []
-    shapes = {name: _shape(root / name, plane, remarks) for name in files}
+    heads = {name: _head(root / name, plane, remarks) for name in files}
     if remarks:
         notes.append(f"headers of NIfTI files are unusual: {listed([*dict.fromkeys(remarks)], 4)}")
+    shapes = {name: shape for name, (shape, _) in heads.items()}
     sizes = Counter(shape[1:] for shape in shapes.values())
     if len(sizes) > 1:
         shown = listed([f"{'x'.join(map(str, size))} ({count})" for size, count in sizes.most_common()])
@@ -98,25 +102,36 @@ def source(
         x = np.concatenate(list(parts))
     else:
         stats = [(str(root.resolve()), f, (root / f).stat().st_size, (root / f).stat().st_mtime_ns) for f in files]
-        key = hashlib.sha256(json.dumps([stats, plane]).encode()).hexdigest()[:32]
+        key = hashlib.sha256(json.dumps([VERSION, stats, plane]).encode()).hexdigest()[:32]
         x = caches.written(caches.folder(cache) / "medical" / f"{key}.npy", np.dtype("f4"), (n, *size), parts, progress)
     names = [folders.printable(name) for name in files]
     assigned = folders.labels_and_splits(names)
     counts = np.array([shapes[name][0] for name in files])
     owner = np.repeat(np.arange(len(files)), counts)
-    if to_train and group is None and assigned.splits is None and (counts > 1).any() and len(files) > 2:
-        notes.append("slices of one volume may be in several splits; `group='volume'` keeps them in one")
+    columns = {"volume": np.array(names)[owner], "slice": np.concatenate([np.arange(count) for count in counts])}
+    series = _series(names, [uid for _, uid in heads.values()])
+    if any(map(_is_dicom, map(Path, files))):
+        columns["series"] = series[owner]
+    whole = "series" if len(set(series)) < len(files) else "volume"
+    if to_train and group is None and assigned.splits is None and len(set(series)) > 2 and n > len(set(series)):
+        notes.append(f"slices of one {whole} may be in several splits; `group={whole!r}` keeps them in one")
     return Source(
         x,
         label=None if assigned.label is None else assigned.label[owner],
         label_names=assigned.label_names,
-        columns={"volume": np.array(names)[owner], "slice": np.concatenate([np.arange(count) for count in counts])},
+        columns=columns,
         splits=assigned.splits
         and {part: np.flatnonzero(np.isin(owner, rows)) for part, rows in assigned.splits.items()},
         kind="image",
         options={} if plane == "axial" else {"plane": plane},
         notes=(*notes, *assigned.notes),
     )
+
+
+def _series(names: list[str], identifiers: list[str]) -> Array:
+    """The first file of the series of each file; a file without an identifier is a series of its own."""
+    first: dict[str, str] = {}
+    return np.array([first.setdefault(one or name, name) for name, one in zip(names, identifiers, strict=True)])
 
 
 @contextmanager
@@ -182,6 +197,11 @@ def _volume(path: Path, remarks: list[str] | None = None) -> Any:
         opened: Any = nibabel.load(str(path))
         if len(opened.shape) not in (3, 4) or 0 in opened.shape:
             raise DataError(f"{path} has the shape {opened.shape}, expected a volume, or several")
+        if (kind := opened.get_data_dtype()).kind not in "buif":
+            raise DataError(
+                f"{path} holds {'complex numbers' if kind.kind == 'c' else 'colours'}, expected one real number per "
+                "voxel: save its magnitude or one of its channels"
+            )
         return opened
 
 
@@ -199,19 +219,24 @@ def _heard(remarks: list[str]) -> Iterator[None]:
         logger.handlers = before
 
 
-def _shape(path: Path, plane: str, remarks: list[str]) -> tuple[int, int, int]:
-    """The number, height and width of the slices in a file, from its header; `remarks` are those of `_volume`."""
+def _head(path: Path, plane: str, remarks: list[str]) -> tuple[tuple[int, int, int], str]:
+    """The number, height and width of the slices in a file, and the identifier of its series if it has one.
+
+    What is unusual in the header of a volume is added to `remarks`.
+    """
+    series = ""
     if _is_dicom(path):
         header = _dicom(path, stop_before_pixels=True)
         with _damage(path):
             shape = int(header.get("NumberOfFrames", 1) or 1), int(header.Rows), int(header.Columns)
+            series = str(header.get("SeriesInstanceUID") or "")
             if int(header.get("SamplesPerPixel", 1)) != 1:
                 raise DataError(f"{path} is in colour: save it as PNG, and give a folder of images")
     else:
-        import nibabel
-
         volume = _volume(path, remarks)
         with _damage(path):
+            import nibabel
+
             axes = nibabel.io_orientation(volume.affine)[:, 0]
             if not np.isfinite(axes).all():
                 raise DataError(f"{path} does not say how its axes lie: save it with an affine matrix")
@@ -223,7 +248,7 @@ def _shape(path: Path, plane: str, remarks: list[str]) -> tuple[int, int, int]:
     size = path.stat().st_size
     if min(shape) < 1 or math.prod(shape) > max(SMALL, RATIO * size):
         raise DataError(f"{path} declares slices of shape {shape}, but has only {size:,} bytes: it is damaged")
-    return shape
+    return shape, series
 
 
 def _slices(path: Path, plane: str, shape: tuple[int, int, int]) -> Array:
@@ -239,12 +264,46 @@ def _slices(path: Path, plane: str, shape: tuple[int, int, int]) -> Array:
 def _of_dicom(path: Path) -> Array:
     dataset = _dicom(path)
     with _damage(path), np.errstate(all="ignore"):
-        from pydicom.pixels import apply_modality_lut
-
-        values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), np.float32)
+        stored = np.asarray(dataset.pixel_array)
+        stored = stored[None] if stored.ndim == 2 else stored
+        values = _in_units(stored, dataset)
         if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # low values are bright
-            values = values.min() + values.max() - values
-        return values[None] if values.ndim == 2 else values
+            low, high = _range(stored, dataset)
+            ends = np.full((2, len(stored), 1, 1), [[[[low]]], [[[high]]]], stored.dtype)
+            values = _in_units(ends[0], dataset) + _in_units(ends[1], dataset) - values
+        return values.astype(np.float32)
+
+
+def _range(stored: Array, dataset: Any) -> tuple[int, int]:
+    """The least and the greatest value that the file could store, which are those of all files of its kind."""
+    if stored.dtype.kind == "f":
+        return 0, 0
+    bits = int(dataset.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
+
+
+def _in_units(stored: Array, dataset: Any) -> Array:
+    """Stored values (slice, height, width) in the units of the file, as float64.
+
+    Files of several frames ("enhanced") hold slope and intercept for all frames or for each, others in the data set.
+    """
+    from pydicom.pixels import apply_modality_lut
+
+    common = dataset.get("SharedFunctionalGroupsSequence") or [{}]
+    each = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    found = [_slope(one) or _slope(common[0]) for one in each] or [_slope(common[0])]
+    if not any(found):
+        return np.asarray(apply_modality_lut(stored, dataset), np.float64)
+    if not all(found) or len(found) not in (1, len(stored)):
+        raise ValueError("slope and intercept are missing for some of its frames")
+    slope, intercept = np.array(found, np.float64).T[..., None, None]
+    return stored * slope + intercept
+
+
+def _slope(group: Any) -> tuple[float, float] | None:
+    """Slope and intercept in a functional group of frames, or None."""
+    found = group.get("PixelValueTransformationSequence")
+    return (float(found[0].RescaleSlope), float(found[0].RescaleIntercept)) if found else None
 
 
 def _of_volume(path: Path, plane: str) -> Array:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from vaekit.data import cache as caches
-from vaekit.data.core import Array, Progress, counted
+from vaekit.data.core import Array, Progress, counted, listed
 from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
@@ -24,8 +24,10 @@ from .registry import reader
 WINDOW = 1024
 BLOCK = 2**18
 """Samples per channel that are read at a time."""
-UNKNOWN = 2**31 - 2**16
+PIPED = 2**31 - 2**16
 """Programs that write .wav to a pipe declare this many bytes or more, because they do not know the length."""
+UNKNOWN = 2**62
+"""libsndfile reports so many samples or more for a file that does not state their number."""
 DAMAGE = (RuntimeError, OSError, ValueError, TypeError, OverflowError, MemoryError)
 """Exceptions of soundfile for damaged files."""
 
@@ -84,9 +86,11 @@ def source(
     for name, head in heads.items():
         _check(root / name, head, wanted, "`sample_rate`" if sample_rate else first)
     counts = {name: head.length // window for name, head in heads.items()}
-    rest = sum(head.length % window for head in heads.values())
+    rest = sum(head.length % window for name, head in heads.items() if counts[name])
     if rest:
         notes.append(f"{counted(rest, 'sample')} after the last whole window of a recording: left out")
+    if short := [name for name, count in counts.items() if not count]:
+        notes.append(f"{counted(len(short), 'recording')} shorter than a window: left out: {listed(short, 4)}")
     n = sum(counts.values())
     if not n:
         raise DataError(f"{path}: no recording has {window:,} samples: give a smaller `window`")
@@ -123,6 +127,11 @@ def source(
 
 def _head(path: Path) -> Recording:
     with _opened(path) as file:
+        if file.frames >= UNKNOWN:
+            raise DataError(
+                f"{path} does not state its length, because it was written to a pipe: write it again, for example with "
+                f"`ffmpeg -i {path.name} new-{path.stem}{path.suffix}`"
+            )
         return Recording(file.samplerate, file.channels, max(0, file.frames))
 
 
@@ -155,7 +164,7 @@ def _check_length(path: Path) -> None:
                 file.seek(at)
                 kind, size = struct.unpack("<4sI", file.read(8))
                 at += 8
-                if kind == b"data" and total - at < size < UNKNOWN:
+                if kind == b"data" and total - at < size < PIPED:
                     raise DataError(
                         f"{path} is cut short: it declares {size:,} bytes of samples, but has {total - at:,}"
                     )

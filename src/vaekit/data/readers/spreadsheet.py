@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, time
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read(path: Path, sheet: str | None, header: str | None, expected: Sequence[s
 
     Args:
         path: path of the file.
-        sheet: name of the sheet; None for the first.
+        sheet: name of the sheet; None for the first that is not hidden.
         header: "yes" or "no": whether the first row holds the names of the columns; None to infer it.
         expected: names of columns that the header has.
 
@@ -51,8 +52,12 @@ def read(path: Path, sheet: str | None, header: str | None, expected: Sequence[s
         DataError: openpyxl is missing; the file is damaged; there is no such sheet; or a cell holds an error or a
             formula without a value.
     """
-    name, rows = _rows(path, sheet)
-    return _table(rows, f"{path} (sheet {name!r})", header, expected)
+    name, others, rows = _rows(path, sheet)
+    read = _table(rows, f"{path} (sheet {name!r})", header, expected)
+    if sheet is not None or not others:
+        return read
+    note = f"the sheet {name!r} is read, not {listed(others, 4)}: choose one with `sheet`"
+    return replace(read, notes=(note, *read.notes))
 
 
 @contextmanager
@@ -96,8 +101,8 @@ def _opened(path: Path, values: bool = True) -> Iterator[Any]:
         ) from error
 
 
-def _rows(path: Path, asked: str | None) -> tuple[str, list[list[Any]]]:
-    """The name of the sheet, and the values of the cells of its rows that are not empty.
+def _rows(path: Path, asked: str | None) -> tuple[str, list[str], list[list[Any]]]:
+    """The name of the sheet, those of the other ones, and the values of the cells of its rows that are not empty.
 
     Raises:
         DataError: there is no such sheet, or a cell holds an error or a formula without a value.
@@ -107,7 +112,8 @@ def _rows(path: Path, asked: str | None) -> tuple[str, list[list[Any]]]:
         sheets = {sheet.title: sheet for sheet in book.worksheets}
         if not sheets or (asked is not None and asked not in sheets):
             raise DataError(f"sheet={asked!r}: {path} has no such sheet; it has {listed(list(sheets)) or 'none'}")
-        name = asked or next(iter(sheets))
+        visible = (title for title, one in sheets.items() if one.sheet_state == "visible")
+        name = asked or next(visible, next(iter(sheets)))
         for number, cells in _numbered(sheets[name], path):
             values = []
             for column, cell in enumerate(cells, 1):
@@ -123,7 +129,7 @@ def _rows(path: Path, asked: str | None) -> tuple[str, list[list[Any]]]:
                 rows.append(values)
     if empty:
         _check_formulas(path, name, empty)
-    return name, rows
+    return name, [title for title in sheets if title != name], rows
 
 
 def _numbered(sheet: Any, path: Path) -> Iterator[tuple[int, Any]]:

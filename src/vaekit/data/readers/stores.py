@@ -46,6 +46,7 @@ class Store(ABC):
 
     Attributes:
         shapes, dtypes: of the arrays by name; texts have a dtype of kind "U" or "S".
+        unread: names of further arrays, which are neither numbers nor texts.
         options: arguments of `load` that reading the data chose, as in `Source`.
         notes: messages to the user about reading the data.
     """
@@ -54,6 +55,7 @@ class Store(ABC):
         self.path, self.cache = path, cache
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
+        self.unread: list[str] = []
         self.options: dict[str, Any] = {}
         self.notes: list[str] = []
 
@@ -82,6 +84,8 @@ class Store(ABC):
 def source_of(store: Store, x_key: str | None, progress: Progress | None) -> Source:
     """The data of a file: the array `x_key`, else one with a usual name, those of the splits, or the only array.
 
+    An only array of labels is not taken, nor one beside an array with a usual name that cannot be read.
+
     Raises:
         DataError: there is no such array, or none of these.
     """
@@ -90,7 +94,14 @@ def source_of(store: Store, x_key: str | None, progress: Progress | None) -> Sou
     parts = _parts(store)
     if x_key is None and _first(X, store) is None and ("x", "train") in parts:
         return _with_splits(store, parts, progress)
-    key = x_key or _first(X, store) or (next(iter(store.shapes)) if len(store.shapes) == 1 else None)
+    key = x_key or _first(X, store)
+    if key is None and (lost := next((name for name in store.unread if _content(name) == "x"), None)) is not None:
+        raise DataError(
+            f"{store.path}: {lost} holds neither real numbers nor texts: save it as an array of real numbers, or "
+            f"choose another array with `x_key`; the file has {store.listing()}"
+        )
+    if key is None and len(store.shapes) == 1 and _content(only := next(iter(store.shapes))) != "label":
+        key = only
     if key is None:
         raise DataError(
             f"{store.path} has no array named {' or '.join(X[:2])}; it has {store.listing()}: choose one with `x_key`"
@@ -101,6 +112,12 @@ def source_of(store: Store, x_key: str | None, progress: Progress | None) -> Sou
 def part_of(key: str) -> tuple[str, str] | None:
     """Content ("x" or "label") and split by the name of an array, such as x_train, testLabels or val_images."""
     return SPLIT_NAMES.get(_letters(key))
+
+
+def _content(key: str) -> str | None:
+    """What an array holds by its name, "x" or "label", in any group of the file; None for other names."""
+    last = key.rpartition("/")[2]
+    return next((role[0] for name in (key, last) if (role := part_of(name)) is not None), CONTENTS.get(last.lower()))
 
 
 def _letters(key: str) -> str:
@@ -203,14 +220,15 @@ def _may_be_classes(name: str, column: Array) -> bool:
 
 
 def _unused(store: Store, used: set[str]) -> list[str]:
-    """A note on the unused arrays, if there are any."""
+    """Notes on the unused arrays, and on those that cannot be read, if there are any."""
     unused = [key for key in store.shapes if key not in used]
+    others = [f"{store.path.name}: neither numbers nor texts, not read: {listed(store.unread)}"] if store.unread else []
     if not unused:
-        return []
+        return others
     objects = [repr(key) for key in unused if store.dtypes[key].hasobject]
     remark = f" ({listed(objects)}: Python objects, which are never read; save texts with .astype(str))"
     arrays = listed([f"{key} {store.shapes[key]}" for key in unused])
-    return [f"{store.path.name}: not used: {arrays}{remark if objects else ''}"]
+    return [f"{store.path.name}: not used: {arrays}{remark if objects else ''}", *others]
 
 
 def _named(codes: Array, names: Array | None) -> Array:

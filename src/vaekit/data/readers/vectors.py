@@ -278,7 +278,7 @@ def dataset(
     """A data set of Hugging Face: a column of images or vectors, or a table; its splits are kept.
 
     A folder that `datasets` wrote with `save_to_disk` is read without that library. The name hf://datasets/USER/NAME is
-    downloaded with it, into the cache; nothing else is ever downloaded.
+    downloaded with it, into the cache, at a branch, tag or commit if @REVISION follows; nothing else is downloaded.
 
     Args:
         path: the folder, or the name as a path.
@@ -372,20 +372,25 @@ def _downloaded(path: Path, subset: str | None, cache: str | Path | None) -> dic
         UnavailableError: it cannot be downloaded.
         DataError: the name has another form, or datasets is missing.
     """
-    name = "/".join(path.parts[2:])
-    if path.parts[1:2] != ("datasets",) or len(path.parts) not in (3, 4):
-        raise DataError(f"expected {REMOTE}datasets/USER/NAME, got {REMOTE}{'/'.join(path.parts[1:])}")
+    whole = "/".join(path.parts[2:])
+    name, _, revision = whole.partition("@")
+    if path.parts[1:2] != ("datasets",) or not 1 <= len(name.split("/")) <= 2 or not all(name.split("/")):
+        raise DataError(
+            f"expected {REMOTE}datasets/USER/NAME or {REMOTE}datasets/USER/NAME@REVISION, got "
+            f"{REMOTE}{'/'.join(path.parts[1:])}"
+        )
+    options = {"revision": revision} if revision else {}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise DataError(f"{REMOTE}datasets/{name} needs datasets: pip install 'vaekit[datasets]'") from error
+        raise DataError(f"{REMOTE}datasets/{whole} needs datasets: pip install 'vaekit[datasets]'") from error
     try:
-        loaded = load_dataset(name, subset, cache_dir=str(caches.folder(cache) / "huggingface"))
+        loaded = load_dataset(name, subset, cache_dir=str(caches.folder(cache) / "huggingface"), **options)
     except Exception as error:  # of the network, the server and the files, by several libraries
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
         raise UnavailableError(
-            f"{REMOTE}datasets/{name} cannot be loaded ({why}): check the name, `subset` and the network; or save the "
+            f"{REMOTE}datasets/{whole} cannot be loaded ({why}): check the name, `subset` and the network; or save the "
             "data elsewhere with `save_to_disk` and give that folder"
         ) from error
     return {
