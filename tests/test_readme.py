@@ -55,6 +55,7 @@ def test_commands_run(tmp_path, monkeypatch, fashion_mnist, study_clock, onnx_op
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vaekit.metrics.samples.learned.STEPS", 20)
     monkeypatch.setattr("vaekit.export.detect.SAMPLES", 2)  # of each held-out row
+    monkeypatch.setattr("vaekit.latents.densities.flow_matching.HELD_OUT", (5, 5))
     lines = commands()
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, needs_compiler, tensors
+from core_helpers import QUIET, captured, needs_compiler, tensors
 from scipy import special, stats
 from torch import distributions as D
 from torch import nn
@@ -737,9 +737,8 @@ def sigma_engine(steps, compiled=False, precision="fp32"):
 
 
 def test_the_optimal_sigma_trains_the_same_compiled(monkeypatch):
-    """By a backend that needs no C++ compiler; `test_hierarchy.py` has generated code write sigma."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
+    """Captured; `test_hierarchy.py` has generated code write sigma."""
+    captured(monkeypatch)
     torch._dynamo.reset()
     eager, one, a = sigma_engine(6)
     compiled, two, b = sigma_engine(6, True)
@@ -807,11 +806,7 @@ def a_step(name, compiled):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_head_trains_as_one_graph(name, monkeypatch):
-    """Captured whole and run by torch's `eager` backend, which needs no C++ compiler."""
-    real = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
-    )
+    captured(monkeypatch)
     torch._dynamo.reset()
     values, parameters = a_step(name, False)
     again, others = a_step(name, True)

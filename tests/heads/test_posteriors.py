@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import needs_compiler
+from core_helpers import captured, needs_compiler
 from scipy import stats
 from torch import distributions as D
 
@@ -410,9 +410,8 @@ def assert_compiled_equals_eager(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_training_step_is_one_graph(name, monkeypatch):
-    """Captured whole, gradients and update included, and run by a backend that needs no C++ compiler."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
+    """Gradients and update included."""
+    captured(monkeypatch)
     assert_compiled_equals_eager(name)
 
 

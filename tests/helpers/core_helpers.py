@@ -31,6 +31,20 @@ needs_compiler = pytest.mark.usefixtures("compiler")
 """Skips a test where there is no C++ compiler, and has torch generate code faster."""
 
 
+def captured(monkeypatch) -> None:
+    """Compiled steps are captured whole, then run operation by operation: without the minutes of a C++ compiler.
+
+    With the environment variable VAEKIT_TEST_COMPILED, they are compiled, as they are for users.
+    """
+    if os.environ.get("VAEKIT_TEST_COMPILED"):
+        return
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
+    )
+    monkeypatch.setattr("vaekit.utils.compiled.graph_of", lambda program, inputs: lambda given: program(*given))
+
+
 def blobs(n: int = 60, *shape: int, seed: int = 0) -> np.ndarray:
     """uint8 arrays with structure: a bright patch whose place and strength vary over a little noise."""
     rng = np.random.default_rng(seed)

@@ -180,11 +180,3 @@ def assert_compiled_equals_eager(
         torch.testing.assert_close(v, compiled.tensors()[n], rtol=1e-3, atol=2e-4, msg=lambda m, n=n: f"{n}: {m}")
     for names in eager.groups.values():
         assert any(not torch.equal(before[f"weight/{n}"], eager.parameters[n]) for n in names)
-
-
-def captured(monkeypatch) -> None:
-    """Graphs are captured whole and run by torch's `eager` backend: no C++ compiler, and no half minute."""
-    real = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
-    )

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, blobs, model_of, python, python_here, same, tensors
+from core_helpers import QUIET, blobs, captured, model_of, python, python_here, same, tensors
 from torch import nn
 
 import vaekit as vk
@@ -753,9 +753,8 @@ def test_a_codebook_put_back_goes_on_to_the_same_weights(kind):
 
 
 def test_compiled_steps_equal_eager_ones(monkeypatch):
-    """Running means, restarts and both parameter groups in one graph, run by a backend that needs no C++ compiler."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", fullgraph=True))
+    """Running means, restarts and both parameter groups in one graph."""
+    captured(monkeypatch)
 
     def make(compiled):
         torch.manual_seed(0)

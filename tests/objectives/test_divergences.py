@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from core_helpers import captured
 from table_helpers import (
     STEP,
     LearnedMixture,
     LearnedNormal,
     assert_compiled_equals_eager,
     batch,
-    captured,
     correlated,
     deterministic,
     gradients,

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from core_helpers import needs_compiler
+from core_helpers import captured, needs_compiler
 from table_helpers import (
     STEP,
     assert_compiled_equals_eager,
     batch,
-    captured,
     correlated,
     deterministic,
     gradients,

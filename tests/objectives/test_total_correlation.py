@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
+from core_helpers import captured
 from table_helpers import (
     STEP,
     LearnedMixture,
     assert_compiled_equals_eager,
     batch,
-    captured,
     correlated,
     deterministic,
     gradients,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from core_helpers import needs_compiler, own_network
+from core_helpers import captured, needs_compiler, own_network
 from torch import nn
 
 from vaekit import heads, networks
@@ -216,15 +216,9 @@ def test_compiled_steps_equal_eager_ones(monkeypatch):
 
 
 def test_a_second_engine_does_not_get_the_first_ones_graph(monkeypatch):
-    """Same shapes, other objective: with the guards dropped, only a code object of its own keeps them apart.
-
-    Graphs are captured and run by torch's `eager` backend, which needs no C++ compiler.
-    """
-    real = torch.compile
+    """Same shapes, other objective: with the guards dropped, only a code object of its own keeps them apart."""
+    captured(monkeypatch)
     monkeypatch.setattr("vaekit.utils.compiled._recorded", lambda *of: None)
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **more: real(f, backend="eager", fullgraph=True, options=more["options"])
-    )
     torch._dynamo.reset()
     (x,) = data()
     found = {}

@@ -43,6 +43,9 @@ BLOCK = 1000
 MOST_MIXED, MOST_LABELS = 64, 10_000
 """The largest number of conditions over which `log_prob` sums, and of training rows whose conditions are kept."""
 
+HELD_OUT = (500, 64)
+"""Held-out codes whose log-density is measured after the fit: with the exact divergence, and with an estimate of it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Carried(Condition):
@@ -96,7 +99,7 @@ class FlowMatchingDensity(Density):
         self.labels = labels  # the conditions of some training rows (n, C + 1)
         of = choices["condition"]
         self.condition = None if of is None else Condition(of["kind"], tuple(of["names"]), of["column"])
-        self.held_out = 500 if choices["dims"] <= EXACT else 64
+        self.held_out = HELD_OUT[choices["dims"] > EXACT]
 
     @classmethod
     def fit(
