@@ -198,4 +198,4 @@ def test_times_with_nanoseconds_are_text():
     """Python's datetime ends at microseconds: pyarrow without pandas refuses to convert such a time."""
     pyarrow = pytest.importorskip("pyarrow")
     times = pyarrow.array([2_000_000_000_000_001, None], pyarrow.timestamp("ns"))
-    assert [str(cell)[:10] for cell in frames._as_list(times)] in (["1970-01-24", "None"], ["1970-01-24", "NaT"])
+    assert [str(cell)[:10] for cell in frames.as_list(times)] in (["1970-01-24", "None"], ["1970-01-24", "NaT"])
