@@ -57,7 +57,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --no-compile $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
 # resumes a stopped run, measures a finished one again; exit status 3 means that the data are unavailable
@@ -89,7 +89,7 @@ lint: $(READY)
 	fi
 
 $(DOCS): $(READY)
-	$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e ".[docs]"
+	$(BIN)/pip install --no-compile $(PIP_OPTIONS) -c constraints.txt -e ".[docs]"
 	@touch $@
 
 # the pages run the environment's own vaekit, as a reader would

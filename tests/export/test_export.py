@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from core_helpers import weekly
 from explorer_helpers import QUIET, Recorded, made_up, raw_of, trained
 
 import vaekit as vk
@@ -55,6 +56,11 @@ MATRIX = [
     ("vae", "table", {}, "decode weights"),
     ("vae", "missing", {}, "encode weights"),
 ]
+LIKE_OTHERS = [MATRIX[i] for i in (2, 3, 6, 7, 11, 12)]
+CASES = [
+    pytest.param(*m, id=f"{m[0]}-{m[1]}-{'-'.join(map(str, m[2]))}", marks=weekly if m in LIKE_OTHERS else ())
+    for m in MATRIX
+]
 
 
 def inputs(run, graph, kind, n=N):
@@ -68,9 +74,7 @@ def inputs(run, graph, kind, n=N):
     return tuple(e if held.get(p.kind) is None else held[p.kind] for e, p in ports)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "kind", "choices", "names"), MATRIX, ids=[f"{m[0]}-{m[1]}-{'-'.join(map(str, m[2]))}" for m in MATRIX]
-)
+@pytest.mark.parametrize(("recipe", "kind", "choices", "names"), CASES)
 def test_each_graph_gives_what_pytorch_gives(recipe, kind, choices, names):
     run = made_up(recipe, kind, **choices)
     for name in names.split():

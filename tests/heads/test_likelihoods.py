@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, captured, needs_compiler, tensors
+from core_helpers import QUIET, captured, needs_compiler, tensors, weekly
 from scipy import special, stats
 from torch import distributions as D
 from torch import nn
@@ -119,6 +119,7 @@ def test_gamma_draws_and_gradients_are_finite_at_any_concentration(dtype):
     assert bool((standard_gamma(Noise.of(2, 50), a, (57,)) > 0).all())
 
 
+@weekly
 @needs_compiler
 def test_gamma_draws_and_their_gradient_compile(monkeypatch):
     monkeypatch.setattr(gamma, "ROUNDS", 1)  # all rounds are alike, and each takes its time to compile

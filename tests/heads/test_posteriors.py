@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from core_helpers import captured, needs_compiler
+from core_helpers import captured, needs_compiler, weekly
 from scipy import stats
 from torch import distributions as D
 
@@ -415,6 +415,7 @@ def test_a_training_step_is_one_graph(name, monkeypatch):
     assert_compiled_equals_eager(name)
 
 
+@weekly
 @needs_compiler
 def test_a_compiled_mixture_under_adam_equals_an_eager_one():
     """Inductor of torch 2.13 fails where a sum over the batch is fused with an update in place of the means."""

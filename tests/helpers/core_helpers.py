@@ -27,6 +27,10 @@ from vaekit.utils.files import read_tensors
 
 QUIET = {"progress": False, "compile": "off", "device": "cpu"}
 
+ALL = bool(os.environ.get("VAEKIT_TEST_ALL"))
+weekly = pytest.mark.skipif(not ALL, reason="takes long, and others are like it: set VAEKIT_TEST_ALL=1, as every week")
+"""Tests of which a quicker one is run every time."""
+
 needs_compiler = pytest.mark.usefixtures("compiler")
 """Skips a test where there is no C++ compiler, and has torch generate code faster."""
 
@@ -34,9 +38,9 @@ needs_compiler = pytest.mark.usefixtures("compiler")
 def captured(monkeypatch) -> None:
     """Compiled steps are captured whole, then run operation by operation: without the minutes of a C++ compiler.
 
-    With the environment variable VAEKIT_TEST_COMPILED, they are compiled, as they are for users.
+    With the environment variable VAEKIT_TEST_ALL, they are compiled, as they are for users.
     """
-    if os.environ.get("VAEKIT_TEST_COMPILED"):
+    if ALL:
         return
     real = torch.compile
     monkeypatch.setattr(

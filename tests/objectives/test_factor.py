@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from core_helpers import captured, needs_compiler
+from core_helpers import captured, needs_compiler, weekly
 from table_helpers import (
     STEP,
     assert_compiled_equals_eager,
@@ -268,6 +268,7 @@ def test_the_step_is_one_graph(monkeypatch):
     assert_compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=(4,)).float(), torch.eye(N))
 
 
+@weekly
 @needs_compiler
 def test_compiled_steps_equal_eager_ones():
     assert_compiled_equals_eager(random_table(N, LATENT).float(), small(hidden=()).float(), torch.eye(N), "sgd")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from core_helpers import QUIET, blobs, needs_compiler, same
+from core_helpers import QUIET, blobs, needs_compiler, same, weekly
 from scipy import stats
 
 import vaekit as vk
@@ -50,6 +50,7 @@ def test_a_move_belongs_to_the_row_not_to_the_batch():
     assert not torch.equal(whole, raw)
 
 
+@weekly
 @needs_compiler
 def test_compiled_as_eager():
     raw = torch.from_numpy(blobs(12, 3, 40, 33))
