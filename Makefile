@@ -94,7 +94,7 @@ $(DOCS): $(READY)
 
 # the pages run the environment's own vaekit, as a reader would
 docs: $(DOCS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html in a browser"
 
 docs-look: $(READY)

@@ -151,6 +151,7 @@ def _linked(app, name, source):
 
 def setup(app):
     app.add_domain(_Nearest, override=True)
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True  # it only adds a script; it does not say so
     app.connect("env-before-read-docs", execute)
     app.connect("source-read", _linked)
     app.connect("autodoc-process-signature", _types)
