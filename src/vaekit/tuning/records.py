@@ -204,7 +204,9 @@ def require() -> None:
         ChoiceError: it is missing.
     """
     try:
-        import optuna  # noqa: F401
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # by tqdm, in a notebook without widgets
+            import optuna  # noqa: F401
     except ImportError as error:
         raise ChoiceError(f"sweeps need {error.name}: install it with `pip install 'vaekit[tune]'`") from None
 
