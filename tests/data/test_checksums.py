@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from vaekit.data import load
+from vaekit.data import load, load_rows
 from vaekit.errors import DataError
 
 
@@ -42,13 +42,15 @@ def archive(files):
 
 
 def check(path, whole, damaged, match):
+    """Check that the whole file is read and the damaged one refused; returns the rows of the whole one, in order."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(whole)
     source = path.parent if path.suffix == ".png" else path
-    load(source)
+    rows = np.asarray(load_rows(source)[0])
     path.write_bytes(damaged)
     with pytest.raises(DataError, match=match):
         load(source)
+    return rows
 
 
 def test_packed_archives(tmp_path):
@@ -71,16 +73,19 @@ def test_packed_volumes(tmp_path):
     volume = np.random.default_rng(0).integers(-100, 100, (20, 18, 10)).astype(np.int16)
     content = nibabel.Nifti1Image(volume, np.eye(4)).to_bytes()
     raw, other = gzip.compress(content, 1), gzip.compress(flipped(content, -6), 1)
-    check(tmp_path / "a.nii.gz", raw, other[:-8] + raw[-8:], r"a\.nii\.gz cannot be read \(BadGzipFile: CRC")
+    message = r"a\.nii\.gz cannot be read \(BadGzipFile: CRC"
+    rows = check(tmp_path / "a.nii.gz", raw, other[:-8] + raw[-8:], message)
+    np.testing.assert_array_equal(np.sort(rows, None), np.sort(volume, None))  # slices are turned
 
 
 def test_packed_variables_of_matlab(tmp_path):
     out = io.BytesIO()
-    savemat(out, {"x": np.random.default_rng(0).normal(size=(300, 3))}, do_compression=True)  # more than its header
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    savemat(out, {"x": x}, do_compression=True)  # more than its header
     raw = out.getvalue()
-    check(
-        tmp_path / "a.mat", raw, flipped(raw, -1), r"a\.mat cannot be read as a MATLAB file \(x: .*incorrect data check"
-    )
+    message = r"a\.mat cannot be read as a MATLAB file \(x: .*incorrect data check"
+    rows = check(tmp_path / "a.mat", raw, flipped(raw, -1), message)
+    np.testing.assert_allclose(rows, x, rtol=1e-6)
     (size,) = struct.unpack_from("<I", raw, 132)
     short = raw[:132] + struct.pack("<I", size - 4) + raw[136:-4]  # without its checksum
     check(tmp_path / "b.mat", raw, short, r"b\.mat cannot be read as a MATLAB file \(x has no end\)")
@@ -110,7 +115,9 @@ def test_pages_of_parquet(tmp_path, packing):
     )
     raw = out.getvalue()
     place = raw.index(values[3:4].tobytes())  # random numbers are stored as they are
-    check(tmp_path / "a.parquet", raw, flipped(raw, place), r"a\.parquet cannot be read as Parquet \(.*checksum")
+    message = r"a\.parquet cannot be read as Parquet \(.*checksum"
+    rows = check(tmp_path / "a.parquet", raw, flipped(raw, place), message)
+    np.testing.assert_allclose(rows, np.stack([values, values**2], 1), rtol=1e-6)
 
 
 def test_sound_that_is_cut_short(tmp_path):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vaekit.utils.wording import worded
 
 from . import output
+from .opening import _open
 from .output import Bar, at_least, check_file
 from .parameters import Described, Device, Flag, Labels, N, NewSource, OwnData, RunFolder, Seed, Split
-from .use import _open
 
 if TYPE_CHECKING:
     from vaekit.certificate import Certificate

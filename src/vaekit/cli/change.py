@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vaekit.errors import ChoiceError
 
+from .opening import _open
 from .output import Output, TaskProgress, at_least, write
 from .parameters import Bare, Described, Flag, OwnData, RunFolder
-from .use import SHOWN, _open
+from .use import SHOWN
 
 if TYPE_CHECKING:
     import numpy as np

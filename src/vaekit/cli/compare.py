@@ -17,9 +17,9 @@ from vaekit.utils.progress import say
 
 from . import listing
 from .measure import Names, _names, _number, _protocol, _show
+from .opening import _is_data, _open
 from .output import Bar, at_least, check_file, make_folder, table, wrapped
 from .parameters import Described, Device, First, Flag, Labels, OwnData, Seed, Split
-from .use import _is_data, _open
 
 if TYPE_CHECKING:
     from vaekit.metrics.compared import Comparison

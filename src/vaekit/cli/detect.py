@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 
+from .opening import _open
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, Flag, Labels, OwnData, RunFolder, Split
-from .use import _open
 
 if TYPE_CHECKING:
     from pathlib import Path

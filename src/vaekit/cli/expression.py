@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vaekit.errors import ChoiceError
 
+from .opening import _open
 from .output import Bar, at_least, check_results, make_folder
 from .parameters import Device, NewSource, OwnData, RunFolder, Seed
-from .use import _open
 
 
 def de(

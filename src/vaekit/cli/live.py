@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 
+from .opening import _open
 from .output import TaskProgress, at_least, check_file, make_folder
 from .parameters import OwnData, RunFolder
-from .use import _open
 
 DEFAULT_POINTS = 60_000
 DEFAULT_TSNE = 5000

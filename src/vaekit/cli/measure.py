@@ -12,9 +12,9 @@ from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
+from .opening import _open
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, DrawZ, First, Flag, Labels, NewSource, OwnData, RunFolder, Seed, Split
-from .use import _open
 
 if TYPE_CHECKING:
     from collections.abc import Callable

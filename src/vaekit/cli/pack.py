@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError, RunError
 
+from .opening import _open
 from .output import TABLES, Bar, at_least, check_file, check_picture, make_folder, row_columns
 from .parameters import FLAG, Described, First, Flag, Labels, NewSource, OwnData, RunFolder, Split
-from .use import _open
 
 if TYPE_CHECKING:
     import numpy as np

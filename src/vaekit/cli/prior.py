@@ -12,9 +12,9 @@ from vaekit.errors import RunError
 from vaekit.options import Options
 from vaekit.utils.progress import say
 
+from .opening import _open
 from .output import TaskProgress
 from .parameters import FLAG, OwnData, RunFolder
-from .use import _open
 
 if TYPE_CHECKING:
     from vaekit.run import Run

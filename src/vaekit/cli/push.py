@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from .opening import _open
 from .parameters import Flag, OwnData, RunFolder
-from .use import _open
 
 
 def push(

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from vaekit.utils.progress import say
 
+from .opening import _open
 from .output import TaskProgress, at_least, check_file, make_folder, table
 from .parameters import Device, DrawOrMean, First, Flag, OwnData, RunFolder, Seed
-from .use import _open
 
 if TYPE_CHECKING:
     from vaekit.metrics.samples import Sampled

@@ -1,31 +1,23 @@
-"""The commands that use a run: sample, reconstruct, interpolate, traverse, report."""
+"""The commands that use a run: sample, reconstruct, interpolate, traverse."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
-from vaekit.utils.collecting import uncollected
 from vaekit.utils.progress import say
 
+from .opening import _open
 from .output import (
     ROWS,
     TABLES,
     Output,
     TaskProgress,
     at_least,
-    check_file,
-    check_source,
     in_rows,
-    make_folder,
     row_columns,
-    table,
     write,
     write_results,
 )
@@ -36,7 +28,6 @@ from .parameters import (
     DrawOrMean,
     DrawX,
     DrawZ,
-    First,
     Flag,
     Labels,
     N,
@@ -378,123 +369,3 @@ def traverse(
     write(path, opened, x, steps, {**arrays, "names": np.array(names)}, None if bare else words, beside)
     if index is None and row is not None:
         print(f"note: starts at {origin} (--index chooses another)", file=sys.stderr)
-
-
-def report(
-    runs: Annotated[tuple[str, ...], Parameter(name="RUN")],
-    /,
-    *,
-    n: First = None,
-    samples: int = 100,
-    label: Labels = None,
-    table: Described = None,
-    synthetic: str | None = None,
-    target: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
-    seed: Seed = 0,
-    out: str | None = None,
-    data: OwnData = None,
-) -> None:
-    """Write an HTML page about a run, about new data for a run (`vaekit report RUN NEW`), or about several runs.
-
-    The page about new data shows their metrics, reconstructions, scores and codes beside those of held-out data.
-    With --synthetic, the page compares synthetic rows of a table with the run's real rows: fidelity of columns and
-    pairs, training on synthetic and testing on real rows, detectability and privacy, each beside the same measure of
-    real rows. All numbers are also written to a .json file beside it.
-
-    Parameters
-    ----------
-    runs
-        The run directories; or one run directory, then the name or path of new data.
-    n
-        With new data, use only their first N rows.
-    samples
-        With new data, K: number of draws of z per row.
-    synthetic
-        File with synthetic rows, from `vaekit sample RUN --out new.csv` or any other program; or `sample`, for
-        rows drawn from the run.
-    target
-        With --synthetic, the columns to predict in training on synthetic and testing on real rows; by default the last
-        column of categories, or else the last column.
-    out
-        Path of the page; by default report.html in the run, report-NAME.html for new data, or synthetic.html with
-        --synthetic.
-    """
-    if not runs:
-        raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...], or vaekit report RUN NEW")
-    path = None if out is None else check_file(out, (".html",))
-    at_least(1, n=n, samples=samples)
-    source = runs[-1] if len(runs) > 1 and _is_data(runs[-1]) else None
-    runs = runs if source is None else runs[:-1]
-    runs = tuple(str(find_run(run)) for run in runs)
-    if synthetic is None and target is not None:
-        raise ChoiceError("--target applies to synthetic rows: add --synthetic FILE")
-    if synthetic is not None and len(runs) > 1:
-        raise ChoiceError(f"--synthetic compares rows with one run, got {len(runs)}: write a page for each")
-    if source is not None and (len(runs) > 1 or synthetic is not None):
-        raise ChoiceError("a page about new data takes one run, and no --synthetic: vaekit report RUN NEW")
-    if source is None and (n, label, table) != (None, None, None):
-        raise ChoiceError("-n, --label and --table apply to new data: vaekit report RUN NEW")
-    if path is not None:
-        make_folder(path)
-    if source is not None:
-        from vaekit.report import write_new
-
-        from .sources import new_data
-
-        opened = _open(runs[0], data)
-        new = new_data(opened, source, label=label, table=table)
-        print(write_new(opened, new, path, n=n, samples=samples, seed=seed))
-        return
-    if synthetic is not None:
-        _compare_synthetic(runs[0], synthetic, target, seed, path, data)
-        return
-    from vaekit.report import write_report
-
-    print(write_report([_open(run, data) for run in runs], path))
-
-
-def _is_data(given: str) -> bool:
-    """Whether an argument is new data rather than a run: a named data set, a file, or a folder without runs."""
-    from vaekit.data.named import SETS
-
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return not any(folder.joinpath("run.json").is_file() for folder in (path, *path.iterdir()))
-    return path.is_file() or given in SETS
-
-
-def _compare_synthetic(
-    run: str, source: str, target: tuple[str, ...] | None, seed: int, path: Path | None, data: str | None
-) -> None:
-    """Compare synthetic rows with those of a run; print a table and write a page."""
-    from vaekit.report.synthetic import conclusion, rows_of, without, write_synthetic
-    from vaekit.synthetic import compare_synthetic
-
-    from .sources import new_data
-
-    opened = _open(run, data)
-    if source != "sample":
-        check_source(source)
-    rows = None if source == "sample" else new_data(opened, source)
-    with TaskProgress() as progress:
-        comparison = compare_synthetic(opened, rows, target=target, seed=seed, progress=progress)
-    print(table([("measure", "synthetic rows", "real rows", "verdict"), *rows_of(comparison)]))
-    print(conclusion(comparison.measures))
-    if words := without(comparison):
-        say(f"note: {words[0].lower()}{words[1:]}")
-    name = "rows drawn from the run" if source == "sample" else source
-    print(write_synthetic(opened, comparison, path, source=name))
-
-
-def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
-    folder = find_run(run)  # before torch is imported
-    if data is not None:
-        check_source(data)
-    with uncollected(lasting=True):
-        from vaekit.run import open_run
-        from vaekit.training.cost import choose_device
-
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None and (own := os.environ.get("LOCAL_RANK")):
-        chosen = choose_device(f"cuda:{own}")  # each process that torchrun started has its own
-    return open_run(folder, data=data).to(chosen)
