@@ -7,9 +7,9 @@
 
 `speed` times an eager step of `vae`, of `ladder`, and of `ladder` on grids (`--layers 2 2 1`, its default before it was
 dense), with one thread and in alternation; with --against, also on grids in an earlier version's `src` folder. `steps`
-trains `ladder` for as many steps as its row in docs/recipes.json had when it was on grids. `pilot` trains `vae` and
-settings of `ladder` for equal time of one core and compares them on validation images with another seed than the
-others, to choose settings; it prints its results. `hour` trains `vae` and `ladder` for the same wall-clock time with
+trains `ladder` for as many steps as its stored row on grids. `pilot` trains `vae` and settings of `ladder` for equal
+time of one core and compares them on validation images with another seed than the others, to choose settings; it prints
+its results. `hour` trains `vae` and `ladder` for the same wall-clock time with
 all cores, one after the other, and compares them by test image; it can be stopped and resumed at any moment, and takes
 2 hours and about 20 minutes of scoring on 2 cores. Runs are kept in bench/.runs/ladder and results in docs/ladder.json,
 from which docs/ladder.md is made.
@@ -98,11 +98,10 @@ def about() -> dict[str, Any]:
 
 
 def after_steps() -> dict[str, Any]:
-    """Scores of `ladder` after the steps of its row on grids, and that row."""
-    before = json.loads((DOCS / "recipes.json").read_text(encoding="utf8"))["ladder-2min"]
-    kept = ("steps", "parameters", "elbo", "elbo_se", "log_px_iw", "log_px_iw_se")
-    row = recipes.measured("ladder", 2.0, before)
-    return {"grids": {n: before[n] for n in kept}, "ladder": {n: row[n] for n in kept}, **about()}
+    """Scores of `ladder` after the steps of its stored row on grids, and that row."""
+    grids = json.loads((DOCS / "ladder.json").read_text(encoding="utf8"))["steps"]["grids"]
+    row = recipes.measured("ladder", 2.0, grids["steps"])
+    return {"grids": grids, "ladder": {n: row[n] for n in grids}, **about()}
 
 
 def pilot(seconds: float, rounds: int) -> None:
@@ -247,7 +246,7 @@ def _steps(found: dict[str, Any]) -> list[str]:
         "",
         f"After {found['ladder']['steps']:,} steps, on the 10,000 test images, in nats per image ± one standard error. "
         "The row on grids is",
-        "from an earlier version of [all recipes](recipes.md), with the training defaults of that version.",
+        "from an earlier version, with the training defaults of that version.",
         "",
         "| model | parameters | ELBO | IW-100 |",
         "|---|---|---|---|",

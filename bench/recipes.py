@@ -1,13 +1,12 @@
 """Compare all recipes on Fashion-MNIST after equal training time: `make bench-recipes`.
 
-Trains each recipe for two minutes, and `vae` and the learned priors also for ten: about 100 minutes on 2 cores. It can
-be stopped and resumed at any moment; runs are kept in bench/.runs/recipes and results in docs/recipes.json, from which
-docs/recipes.md is made. Scores are paired by image with those of `vae` after the same time.
+Trains each recipe for two minutes, and a few also for ten, each on one core; as many at once as there are cores. On 2
+cores this takes about an hour and a half. It can be stopped and resumed at any moment; runs are kept in
+bench/.runs/recipes and results in docs/recipes.json, from which docs/recipes.md is made. Scores are paired by image
+with those of `vae` after the same time.
 
-    python bench/recipes.py [--minutes 2] [--long 10] [--as-before] [NAME ...]
-
-With --as-before, a recipe whose settings changed is trained for as many steps as its earlier row, instead of for the
-minutes. On a busy machine this may take longer. The page says which recipes were trained this way.
+    python bench/recipes.py [--minutes 2] [--long 10] [NAME ...]
+    python bench/recipes.py --page
 """
 
 from __future__ import annotations
@@ -20,11 +19,14 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
+from families import processor
 
 import vaekit as vk
 from vaekit.metrics import per_datum, standard_error
@@ -36,9 +38,10 @@ HERE = Path(__file__).parent
 RUNS = HERE / ".runs" / "recipes"
 DOCS = HERE.parent / "docs"
 DATA = "fashion-mnist"
-LONG = ("vae", "mixture", "vamp", "flow-prior")
+LONG = ("vae", "vamp", "ladder", "best")
+"""The recipes that are also trained for the longer time."""
 SAMPLES = 100
-VARIANTS = {f"{name} --warmup 3000": (name, ["--warmup", "3000"]) for name in ("vae", "full-covariance")}
+VARIANTS = {f"{name} --warmup 0": (name, ["--warmup", "0"]) for name in ("vae", "full-covariance")}
 """Further settings, measured to explain the results."""
 OWN = {
     "kingma2013": "- `kingma2013` is the small network of the paper, with Adagrad and a prior on the weights.",
@@ -54,13 +57,11 @@ def key(name: str, minutes: float) -> str:
     return f"{name.replace(' --', '-').replace(' ', '-')}-{minutes:g}min"
 
 
-def trained(name: str, minutes: float, before: dict[str, Any] | None = None) -> vk.Run:
-    """The finished run of this recipe, trained in a separate process for these minutes, or like the row `before`."""
+def trained(name: str, minutes: float, steps: int | None = None) -> vk.Run:
+    """The finished run of this recipe, trained in a separate process for these minutes, or for these steps instead."""
     path = RUNS / key(name, minutes)
     recipe, settings = VARIANTS.get(name, (name, []))
-    length = ["--minutes", str(minutes)]
-    if before:
-        length = ["--steps", str(before["steps"]), "--precision", before["precision"]]
+    length = ["--minutes", str(minutes)] if steps is None else ["--steps", str(steps)]
     command = [sys.executable, "-m", "vaekit", "fit", DATA, "--recipe", recipe, *length, *settings]
     if (path / "run.json").exists():
         command += ["--resume"]
@@ -92,9 +93,9 @@ def corrupted_distortion(run: vk.Run, corruption: Any) -> float:
     return float(torch.cat(distortions).mean())
 
 
-def measured(name: str, minutes: float, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One row of the table; with the same steps and start as the row `before` it, if that is given."""
-    run = trained(name, minutes, before)
+def measured(name: str, minutes: float, steps: int | None = None) -> dict[str, Any]:
+    """One row of the table, without its difference from `vae`."""
+    run = trained(name, minutes, steps)
     config = run.config
     row: dict[str, Any] = {
         "recipe": name,
@@ -108,13 +109,12 @@ def measured(name: str, minutes: float, before: dict[str, Any] | None = None) ->
         "compiled": config["decided"]["compile"],
         "threads": config["decided"]["threads"],
         "batch": config["training"]["batch"],
+        "processor": processor(),
         "load": os.getloadavg()[1],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
-    if before:
-        row |= {"same_steps": True, "started": before["started"], "seconds": before["seconds"]}
     if run.model.no_density is not None:
         (found,) = run.evaluate("test", metrics=["distortion"])
         row |= {"distortion": found["value"], "distortion_se": found["se"], "protocol": found["protocol"]}
@@ -125,11 +125,17 @@ def measured(name: str, minutes: float, before: dict[str, Any] | None = None) ->
         for part in ("elbo", "rate", "distortion"):
             row[part], row[f"{part}_se"] = float(held[part].mean()), standard_error(held[part])
     row["log_px_iw"], row["log_px_iw_se"] = float(log_px.mean()), standard_error(log_px)
-    reference = RUNS / key("vae", minutes) / f"scores-iw{SAMPLES}.npy"
-    if row["observation"] == COMMON and reference.exists():
-        difference = log_px - np.load(reference)
-        row["to_vae"], row["to_vae_se"] = float(difference.mean()), standard_error(difference)
     return row
+
+
+def pair(rows: dict[str, dict[str, Any]]) -> None:
+    """Add to each row of binary images its difference from `vae` after the same time, where both have kept scores."""
+    kept = {name: RUNS / name / f"scores-iw{SAMPLES}.npy" for name in rows}
+    for name, row in rows.items():
+        reference = kept.get(key("vae", row["minutes"]))
+        if row["observation"] == COMMON and reference and reference.exists() and kept[name].exists():
+            difference = np.load(kept[name]) - np.load(reference)
+            row["to_vae"], row["to_vae_se"] = float(difference.mean()), standard_error(difference)
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -193,6 +199,8 @@ def why(rows: dict[str, dict[str, Any]], floor: float) -> list[str]:
 
 def write(rows: dict[str, dict[str, Any]]) -> None:
     """Write docs/recipes.json and the page made from it."""
+    pair(rows)
+    rows = dict(sorted(rows.items()))
     write_json(DOCS / "recipes.json", rows)
     first = next(iter(rows.values()))
     floor = -189.869
@@ -200,11 +208,7 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         "# Every recipe on Fashion-MNIST",
         "",
         "Made by `make bench-recipes`. Each [recipe](glossary.md#recipe) is trained with its defaults for the same",
-        # The stored results; delete this sentence when they are measured again.
-        f"wall-clock time, compilation included, on {first['threads']} cores. All rows were measured with the former "
-        "defaults:",
-        "`--lr 0.001 --schedule cosine --beta2 0.999` for dense networks, and, except where `--warmup` is named,",
-        "`--warmup 0`.",
+        "wall-clock time, compilation included, on one core, with seed 0.",
         "",
         "- The 10,000 test images use one fixed [binary draw](glossary.md#draw) and are scored in fp32. Values are in",
         "  [nats](glossary.md#nats) per image, ± one [standard error](glossary.md#standard-error).",
@@ -227,9 +231,6 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
         if other := [r for r in at_minutes if r.get("observation", COMMON) != COMMON]:
             lines += ["", "Densities of the grey values 0 to 255, not comparable with those of binarised images:", ""]
             lines += table(other)
-    former = [f"- `{row['recipe']}`: {row['former']}." for row in rows.values() if "former" in row]
-    if former:
-        lines += ["", "Rows that were measured with former defaults of their own, and differ today:", "", *former]
     lines += why(rows, floor)
     for row in rows.values():
         if "corrupted_distortion" in row:
@@ -239,46 +240,68 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
                 "never sees in training: the masked images of its training are darker. When it encodes images that are",
                 f"corrupted as in training, its distortion is {row['corrupted_distortion']:.2f}.",
             ]
-    again = sorted({f"`{r['recipe']}`" for r in rows.values() if r.get("same_steps")})
-    if again:
-        lines += [
-            "",
-            f"Measured again with the same steps, after a change of settings: {', '.join(again)}. Their",
-            "difference from `vae` needs its run and was not measured.",
-        ]
+    processors = sorted({r["processor"] for r in rows.values()})
     loads = [r["load"] for r in rows.values()]
     lines += [
         "",
-        f"torch {first['torch']}, Python {first['python']}. The machine's load average during the runs was",
-        f"{min(loads):.1f} to {max(loads):.1f}. `recipes.json` has the settings and date of every row.",
+        f"{' and '.join(processors)}, torch {first['torch']}, Python {first['python']}. As many recipes were trained",
+        f"at once as there were cores; the load average was {min(loads):.1f} to {max(loads):.1f}. `recipes.json` has "
+        "the settings and date of every row.",
         "",
     ]
     write_text(DOCS / "recipes.md", "\n".join(lines))
 
 
+def on_core(cores: SimpleQueue[int], name: str, minutes: float) -> dict[str, Any]:
+    """The row of `measured`, from a process that has one core to itself."""
+    core = cores.get()
+    print(f"{name}, {minutes:g} minutes ...", flush=True)
+    try:
+        command = [sys.executable, __file__, name, "--minutes", str(minutes), "--core", str(core)]
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    finally:
+        cores.put(core)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def planned(names: list[str], minutes: float, long: float) -> list[tuple[str, float]]:
+    """What to measure: recipe or variant, and minutes."""
+    plan = [(n, minutes) for n in names or ["vae", *sorted(n for n in RECIPES if n != "vae"), *VARIANTS]]
+    return plan + ([(n, long) for n in LONG if not names or n in names] if long else [])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="recipes to measure; default: all")
+    parser.add_argument("names", nargs="*", help="recipes to measure again; default: all that have no row")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--long", type=float, default=10.0, help=f"minutes for {', '.join(LONG)}; 0: skip")
-    parser.add_argument("--as-before", action="store_true", help="train for the number of steps of the existing rows")
+    parser.add_argument("--page", action="store_true", help="only write the page from the kept results")
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    names = asked.names or ["vae", *sorted(n for n in RECIPES if n != "vae")]
-    plan = [(n, asked.minutes) for n in names]
-    plan += [(n, asked.minutes) for n in VARIANTS if not asked.names]
-    if asked.long:
-        plan += [(n, asked.long) for n in LONG if not asked.names or n in asked.names]
+    if asked.core is not None:
+        os.sched_setaffinity(0, {asked.core})
+        print(json.dumps(measured(asked.names[0], asked.minutes)))
+        return
     file = DOCS / "recipes.json"
     rows: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
-    for name, minutes in plan:
-        if key(name, minutes) in rows and not asked.names:
-            continue
-        print(f"{name}, {minutes:g} minutes ...", flush=True)
-        before = rows.get(key(name, minutes)) if asked.as_before else None
-        row = rows[key(name, minutes)] = measured(name, minutes, before)
-        score = row.get("log_px_iw", row["distortion"])
-        print(f"{name}: {score:.2f} after {row['steps']:,} steps", flush=True)
-        write(rows)
+    plan = [] if asked.page else planned(asked.names, asked.minutes, asked.long)
+    available = sorted(os.sched_getaffinity(0))
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in available:
+        cores.put(core)
+    with ThreadPoolExecutor(len(available)) as workers:
+        work = [workers.submit(on_core, cores, *one) for one in plan if asked.names or key(*one) not in rows]
+        for done in as_completed(work):
+            row = done.result()
+            rows[key(row["recipe"], row["minutes"])] = row
+            print(
+                f"{row['recipe']}: {row.get('log_px_iw', row['distortion']):.2f} after {row['steps']:,} steps",
+                flush=True,
+            )
+            write(rows)
+    write(rows)
 
 
 if __name__ == "__main__":
