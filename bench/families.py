@@ -38,6 +38,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nsf, --prior flow": ("fashion-mnist", "nsf", {"prior": "flow"}),
 }
 """Further cases: data, recipe, options."""
+BEFORE = ("before, ms", "fraction before", "times faster")
+"""The columns of an earlier version."""
 
 
 def worker() -> None:
@@ -203,28 +205,33 @@ def measured(workers: dict[str, Worker], case: dict[str, Any], rounds: int) -> d
     return row
 
 
-def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
-    """docs/families.md."""
+def page(rows: dict[str, Any]) -> str:
+    """docs/families.md; the columns of an earlier version only where a row has one."""
+    against = any("before" in row for row in rows.values())
     lines = [
         "# Speed of the recipes",
         "",
         "Made by `make bench-families`. The table gives the time of one *eager* (not compiled) training step in fp32",
         "with one thread, at the defaults of each [recipe](glossary.md#recipe), on Fashion-MNIST unless another data",
         "set is named; *counts* are synthetic, with 2,000 genes. [Speed](speed.md) has the compiled step of the",
-        "default recipe. Recipes without a row have not been measured.",
+        "default recipe.",
         "",
         "- *ms*: median over rounds of milliseconds per step, and the interquartile range.",
         "- *limit*: the time of the step's matrix products and convolutions alone, each in its fastest layout, plus",
-        "  the time to move 28 bytes per parameter; the smaller one if it was measured for two versions. *Fraction*:",
-        "  the limit divided by the time; 1 is the best possible.",
-        "- *before*: the same for an earlier version; *times faster* is the median ratio of rounds in which both",
-        "  versions alternated, and its interquartile range.",
+        "  the time to move 28 bytes per parameter. *Fraction*: the limit divided by the time; 1 is the best possible.",
+    ]
+    if against:
+        lines += [
+            "- *before*: the same for an earlier version; *times faster* is the median ratio of rounds in which both",
+            "  versions alternated, and its interquartile range. The limit is the smaller one of the two versions.",
+        ]
+    lines += [
         "- *operations*: tensor operations per step.",
         "- *compiled*: whether a training of default length compiles its step on this machine.",
         "",
-        "| recipe | ms | limit | fraction | before, ms | fraction before | times faster | operations | compiled |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    heads = ["recipe", "ms", "limit", "fraction", *(BEFORE if against else []), "operations", "compiled"]
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in rows.items():
         now, old = row["after"], row.get("before")
         ms = f"{now['step_ms']:.2f} ({now['low_ms']:.2f} to {now['high_ms']:.2f})"
@@ -234,17 +241,15 @@ def page(rows: dict[str, Any], about: dict[str, Any]) -> str:
             middle, low, high = row["speedup"]
             cells += [f"{old['step_ms']:.2f}", f"{limit / old['step_ms']:.2f}"]
             cells += [f"{middle:.2f} ({low:.2f} to {high:.2f})"]
-        else:
-            cells += ["-", "-", "-"]
+        elif against:
+            cells += ["-"] * len(BEFORE)
         operations = f"{now['operations']:,}" + (f" (before: {old['operations']:,})" if old else "")
         lines.append("| " + " | ".join([*cells, operations, "yes" if now["compiled"] else "no"]) + " |")
-    former = [f"- `{name}`: {row['former']}." for name, row in rows.items() if "former" in row]
-    if former:
-        lines += ["", "Rows that were measured with former defaults, and differ today:", "", *former]
     rounds = sorted({row["after"]["rounds"] for row in rows.values()})
+    machines = sorted({f"{row['processor']}, torch {row['torch']}" for row in rows.values()})
     lines += [
         "",
-        f"{about['processor']}, torch {about['torch']}, one thread; {' or '.join(map(str, rounds))} rounds.",
+        f"{'; '.join(machines)}; one thread, {' or '.join(map(str, rounds))} rounds.",
         "Other programs may have used the other cores.",
         "",
     ]
@@ -286,20 +291,20 @@ def main() -> None:
     file = asked.out / "families.json"
     stored: dict[str, Any] = json.loads(file.read_text(encoding="utf8")) if file.exists() else {"rows": {}}
     rows = stored["rows"]
-    about = stored["about"] = {"processor": processor(), "torch": torch.__version__}
+    about = {"processor": processor(), "torch": torch.__version__}
     workers = {"before": Worker(asked.against)} if asked.against else {}
     workers["after"] = Worker(HERE.parent / "src")
     for name, (data, recipe, options) in chosen.items():
         if (name in rows and not asked.names and not asked.again) or (data == "adult" and asked.adult is None):
             continue
         case = {"data": data, "recipe": recipe, "options": options, "adult": str(asked.adult)}
-        row = rows[name] = measured(workers, case, asked.rounds)
+        row = rows[name] = measured(workers, case, asked.rounds) | about
         now = row["after"]
         against = f", {row['speedup'][0]:.2f} times faster" if "speedup" in row else ""
         fraction = now["limit_ms"] / now["step_ms"]
         print(f"{name}: {now['step_ms']:.2f} ms, {fraction:.2f} of the limit{against}", flush=True)
         write_json(file, stored)
-        write_text(asked.out / "families.md", page({n: rows[n] for n in cases if n in rows}, about))
+        write_text(asked.out / "families.md", page({n: rows[n] for n in cases if n in rows}))
 
 
 if __name__ == "__main__":
