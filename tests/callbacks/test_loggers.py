@@ -1,15 +1,18 @@
 """Loggers: what they write is read back by the reader of each tool, resumed runs continue, and nothing is sent."""
 
 import csv
+import errno
 import json
 import socket
 import struct
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vaekit as vk
-from vaekit.callbacks.loggers import LOGGERS, Logger, loggers_of
+from vaekit.callbacks.loggers import LOGGERS, CSVLogger, Logger, loggers_of
 from vaekit.errors import ChoiceError, RunError
 
 SETTINGS = {"hidden": (16,), "latent": 3, "validate_steps": 50, "compile": "off", "progress": False}
@@ -75,6 +78,35 @@ def test_csv_has_the_figures_of_the_log(images, tmp_path):
     for part, wanted in (("train/elbo", train), ("valid/elbo", valid)):
         assert {int(r["step"]): float(r[part]) for r in rows if r[part]} == pytest.approx(wanted)
     assert len(train) == len(valid) == 3
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_csv_keeps_its_rows_if_a_column_cannot_be_added(tmp_path, monkeypatch, error):
+    def half(part, data):
+        with open(part, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise error
+
+    log = CSVLogger(str(tmp_path / "log.csv"))
+    log.open(SimpleNamespace(first=0, path=tmp_path), {})
+    for step in (50, 100):
+        log.scalars(step, {"train/elbo": -float(step), "train/rate": 0.1 + step})
+    before = (tmp_path / "log.csv").read_bytes()
+    assert before == b"step,train/elbo,train/rate\r\n50,-50.0,50.1\r\n100,-100.0,100.1\r\n"
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", half)
+        with pytest.raises((RunError, KeyboardInterrupt)) as raised:
+            log.scalars(100, {"valid/elbo": -99.0})
+    assert (tmp_path / "log.csv").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
+    assert isinstance(raised.value, KeyboardInterrupt) or "free some space" in str(raised.value)
+
+    resumed = CSVLogger(str(tmp_path / "log.csv"))
+    resumed.open(SimpleNamespace(first=100, path=tmp_path), {})
+    resumed.scalars(100, {"valid/elbo": -99.0})
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines == ["step,train/elbo,train/rate,valid/elbo", "50,-50.0,50.1,", "100,-100.0,100.1,", "100,,,-99.0"]
 
 
 def test_csv_takes_a_file_and_refuses_one_that_exists(images, tmp_path):
