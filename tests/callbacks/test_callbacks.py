@@ -10,6 +10,7 @@ import torch
 import vaekit as vk
 from vaekit.callbacks import Callback
 from vaekit.errors import ChoiceError
+from vaekit.utils.progress import Silent
 
 STEPS = 60
 SETTINGS = {"hidden": (16,), "steps": STEPS, "validate_steps": 20, "compile": "off", "progress": False}
@@ -112,6 +113,40 @@ def test_a_callback_stops_the_training_which_can_be_resumed_to_the_same_weights(
     run = vk.fit(rows, out=tmp_path / "run", resume=True, progress=False)
     assert (run.config["step"], run.state) == (STEPS, "finished")
     assert weights(run) == weights(plain)
+
+
+def test_a_callback_that_stops_after_the_last_step_leaves_a_complete_run(rows, plain, tmp_path):
+    class Stop(Callback):
+        def on_step(self, training, terms):
+            if training.step == STEPS:
+                training.stop("enough")
+
+        def on_end(self, training, state):
+            self.state = state
+
+    class Notes(Silent):
+        texts = ()
+
+        def note(self, text):
+            self.texts = (*self.texts, text)
+
+    stop, notes = Stop(), Notes()
+    run = vk.fit(rows, out=tmp_path / "run", callbacks=stop, **SETTINGS | {"progress": notes})
+    assert (run.config["step"], run.state, stop.state) == (STEPS, "finished", "finished")
+    assert "a stop was requested after the last step: enough" in notes.texts
+    assert weights(run) == weights(plain)
+
+
+def test_after_an_error_at_the_last_checkpoint_the_run_is_complete(rows, plain, tmp_path):
+    class Fails(Callback):
+        def on_checkpoint(self, training):
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        vk.fit(rows, out=tmp_path / "run", callbacks=[Fails()], **SETTINGS)
+    saved = vk.open(tmp_path / "run")
+    assert (saved.config["step"], saved.state) == (STEPS, "finished")
+    assert weights(saved) == weights(plain)
 
 
 def test_gradients_are_those_of_the_loss_before_the_update(rows, plain, tmp_path):

@@ -129,6 +129,8 @@ class Training:
     def stop(self, reason: str = "") -> None:
         """End the training after the current step. The run is saved, marked `interrupted`, and returned by `fit`.
 
+        After the last step the run is complete, and is marked `finished`.
+
         Arguments:
             reason: it is shown to the user.
         """

@@ -15,7 +15,7 @@ from vaekit.errors import ChoiceError, DataError, RunError, UnavailableError
 from vaekit.options import Options, abouts
 from vaekit.runs.find import default_out, find_run, is_run
 from vaekit.utils.collecting import uncollected
-from vaekit.utils.files import checked_path
+from vaekit.utils.files import checked_path, read_json
 from vaekit.utils.progress import say
 from vaekit.utils.wording import worded
 
@@ -57,8 +57,6 @@ def command(argv: Sequence[str], show_all: bool = False) -> Callable[..., int]:
     name = peek(argv, "--recipe")
     resumes = "--resume" in argv or "--extend" in argv or (peek(argv, "--exists") == "resume" and is_run(out))
     if name is None and resumes and out is not None:
-        from vaekit.utils.files import read_json
-
         name = read_json(find_run(out) / "run.json").get("recipe")
     recipe = catalogue.recipe(name or "vae")
 
@@ -346,6 +344,9 @@ def _stored_data(out: Path, source: str | None, asked: dict[str, Any], extend: b
 def _interrupted(stop: KeyboardInterrupt, out: Path, source: str | None) -> int:
     if not (out / "run.json").exists():
         say("interrupted before training began: nothing was written")
+        return 130
+    if stop.args and read_json(out / "run.json")["state"] in FINISHED:
+        say(f"interrupted after the last step: the run in {out} is complete")
         return 130
     saved = f"saved in {stop.args[0]}" if stop.args else f"the last checkpoint is in {out}"
     data = f"{shlex.quote(source)} " if source is not None else ""

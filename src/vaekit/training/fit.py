@@ -19,7 +19,7 @@ from vaekit.data.core import Data
 from vaekit.errors import ChoiceError
 from vaekit.options import Options
 from vaekit.recipes.composition import Composition
-from vaekit.runs.configuration import Configuration
+from vaekit.runs.configuration import Configuration, State
 from vaekit.runs.find import default_out
 from vaekit.runs.lock import only_trainer
 from vaekit.runs.resume import Asked
@@ -76,6 +76,7 @@ def train(
         on_interrupt: after Ctrl-C, SIGTERM or SIGHUP the run is saved, and then returned (`return`), or
             KeyboardInterrupt is raised (`raise`). `auto` returns it in notebooks and interactive sessions, and raises
             in scripts, which would otherwise continue. If a `Progress` stops the training, the run is always returned.
+            After the last step the run is complete, and is saved as such.
         options: training options; any of them may instead be passed by name.
         choices: arguments of the recipe and training options by name.
 
@@ -117,7 +118,7 @@ def train(
     if rank != 0:
         raise SystemExit(0)
     if trainer.signalled:
-        _after_interrupt(path, on_interrupt, own)
+        _after_interrupt(path, on_interrupt, own, trainer.ended)
     return SavedRun.open(path, model=own, data=data)
 
 
@@ -155,10 +156,13 @@ def _shown(progress: bool | Progress, rank: int, data: Data) -> Progress:
     return shown
 
 
-def _after_interrupt(path: Path, on_interrupt: str, own: Composition | None) -> None:
-    """Raise KeyboardInterrupt, or print how to resume."""
+def _after_interrupt(path: Path, on_interrupt: str, own: Composition | None, state: State | None) -> None:
+    """Raise KeyboardInterrupt, or print how to resume, if anything is left to do."""
     if on_interrupt == "raise" or (on_interrupt == "auto" and not is_interactive()):
         raise KeyboardInterrupt(str(path))
+    if state != "interrupted":
+        say(f"interrupted after the last step: the run in {path} is complete")
+        return
     arguments = "data" if own is None else "data, composition"
     say(f"interrupted: saved in {path}; resume with vk.fit({arguments}, out={str(path)!r}, resume=True)")
 

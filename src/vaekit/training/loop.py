@@ -90,7 +90,8 @@ class Trainer:
         self.step = 0
         self.first = 0  # the step this session began with
         self.last_saved = 0  # the step of the weights in model.safetensors
-        self.signalled = False  # whether a signal ended this session
+        self.signalled = False  # whether this session received a signal to stop
+        self.ended: State | None = None  # the state in which the steps of this session ended
         self.best: dict[str, float] = {}
         self.since_best = 0
         self.best_weights: dict[str, Tensor] = {}
@@ -144,7 +145,7 @@ class Trainer:
         except BaseException as error:
             try:
                 if self.callbacks.failed and self.step > self.first:
-                    self.save("interrupted")
+                    self.save(self.ended or "interrupted")
             finally:
                 self.callbacks.end("failed", error)
             raise
@@ -186,10 +187,13 @@ class Trainer:
                     self.save("running")
                     last_save = time.monotonic()
                 if stop:
-                    state, self.signalled = "interrupted", signals.asked is not None
+                    if self.step < self.length.horizon:  # at the last step nothing is left to resume
+                        state = "interrupted"
                     if reason := self.callbacks.training.reason:
-                        self.progress.note(f"stopped: {reason}")
+                        done = "stopped" if state == "interrupted" else "a stop was requested after the last step"
+                        self.progress.note(f"{done}: {reason}")
                     break
+            self.signalled = signals.asked is not None
         self.flush()
         if (
             state == "finished"
@@ -199,6 +203,7 @@ class Trainer:
             self.progress.note(f"note: {ends}")  # runs of a known length say so before they start
         if state == "finished" and (not self.valid or self.valid.get("step") != self.step):
             self._validate()
+        self.ended = state
         self.save(state)
         return state
 

@@ -47,7 +47,8 @@ class Progress(ABC):
     """Receives the progress of training; abstract.
 
     Attributes:
-        stop: set it to True to end training after the current step; the run is saved and marked `interrupted`.
+        stop: set it to True to end training after the current step; the run is saved and marked `interrupted`,
+            or `finished` if that was the last step.
         unit: the word for examples, in the plural: images, signals or rows.
     """
 
