@@ -153,6 +153,91 @@ def test_webdataset_shards_give_labels_columns_and_splits(tmp_path):
         load(tmp_path / "set" / "other-*.tar")
 
 
+def described(path, about):
+    """The data of a shard whose examples have these .json files, in the order of the shard."""
+    files = {}
+    for i, values in enumerate(about):
+        files |= {f"{i:03}.png": png(i), f"{i:03}.json": json.dumps(values).encode()}
+    return read_rows(tar(path, files))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_lists_of_numbers_beside_images_become_columns(tmp_path, packed):
+    boxes = np.random.default_rng(0).normal(size=(6, 4)).round(3)
+    kinds = (np.random.default_rng(1).random((6, 3)) < 0.5).astype(int)
+    files = {}
+    for i in range(6):
+        about = {
+            "box": boxes[i].tolist(),
+            "label": [i % 2],
+            "kinds": kinds[i].tolist(),
+            "few": None if i else [1, None],
+        }
+        files |= {f"{i:03}.png": png(i), f"{i:03}.json": json.dumps(about).encode()}
+    read = read_rows(tar(tmp_path / ("a.tar.gz" if packed else "a.tar"), files, packed))
+    assert list(read.columns) == [*(f"box_{i}" for i in range(4)), *(f"kinds_{i}" for i in range(3)), "few_0", "few_1"]
+    np.testing.assert_array_equal(np.stack([read.columns[f"box_{i}"] for i in range(4)], 1), boxes)
+    np.testing.assert_array_equal(np.stack([read.columns[f"kinds_{i}"] for i in range(3)], 1), kinds)
+    np.testing.assert_array_equal(read.columns["few_0"], [1, *[np.nan] * 5])
+    assert read.label.tolist() == [0, 1, 0, 1, 0, 1]
+    assert not read.notes
+
+
+def test_values_beside_images_that_are_not_used_are_named_with_the_reason(tmp_path):
+    about = [
+        {
+            "n": i,
+            "boxes": [[0, 1, 2, 3]] * i,
+            "parts": [0.5] * (i + 1),
+            "tags": ["a", "b"],
+            "meta": {"camera": "x"},
+            "code": [0.5] * 101,
+            "size": [3, 4],
+            "size_1": i,
+            "endless": float("inf"),
+            "width": 7.5 if i else float("-inf"),
+            "height": [1, 2] if i == 1 else i,
+        }
+        for i in range(6)
+    ]
+    read = described(tmp_path / "a.tar", about)
+    assert {name: values.tolist()[1:] for name, values in read.columns.items() if name != "height"} == {
+        "n": [1, 2, 3, 4, 5],
+        "size_1": [1, 2, 3, 4, 5],
+        "width": [7.5] * 5,
+    }
+    assert np.isnan(read.columns["width"][0])
+    np.testing.assert_array_equal(read.columns["height"], [0, np.nan, 2, 3, 4, 5])
+    *missing, unused = read.notes
+    assert missing == [
+        "column 'width': infinite numbers are read as missing values (1 of 6)",
+        "column 'height': lists of 2 values are read as missing values (1 of 6)",
+    ]
+    for what in (
+        "'boxes' (lists of 0 to 5 values, not only numbers)",
+        "'parts' (lists of 1 to 6 values)",
+        "'tags' (lists of 2 values, not only numbers)",
+        "'meta' (objects)",
+        "'code' (lists of 101 values)",
+        "'size' (lists of 2 values)",
+        "'endless' (infinite numbers)",
+    ):
+        assert what in unused
+    with pytest.raises(DataError, match=r"has no such column, but objects of this name; it has n, "):
+        load(tmp_path / "a.tar", label="meta")
+
+
+def test_a_json_file_that_is_a_list_is_a_value_as_well(tmp_path):
+    read = described(tmp_path / "a.tar", [[i, 2 * i] for i in range(4)])
+    assert {name: values.tolist() for name, values in read.columns.items()} == {
+        "json_0": [0, 1, 2, 3],
+        "json_1": [0, 2, 4, 6],
+    }
+    read = described(tmp_path / "b.tar", [[i] * i for i in range(4)])
+    assert not read.columns
+    assert "not used: 'json' (lists of 0 to 3 values)" in read.notes[-1]
+
+
 def test_names_that_are_not_utf8_have_labels_and_can_be_printed(tmp_path):
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     files = {

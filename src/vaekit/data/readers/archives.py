@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
-import math
 import re
 import tarfile
 import zipfile
@@ -20,13 +18,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from vaekit.data.core import Array, Progress, counted, listed
+from vaekit.data.core import Progress, counted, listed
 from vaekit.data.paths import SHARDS, matching
 from vaekit.data.source import Source
 from vaekit.data.splits import PARTS, part_named
 from vaekit.errors import DataError
 
-from . import folders, frames
+from . import folders, webdataset
 from .image_file import File, content_of
 from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
 from .npz import Key  # registers .npz first: an option of several formats is listed with the first
@@ -37,8 +35,6 @@ MOST_BYTES = 2**26
 """Bytes of a file in an archive at most."""
 RATIO, SMALL = 1100, 2**20
 """All files of a .zip may be 1,100 times as large as it (deflate reaches 1,032), or this many bytes."""
-MOST_TEXT = 2**20
-"""Bytes of a file with a label or further values at most."""
 CHUNK, CHUNK_BYTES = 64, 2**25
 """Files, and bytes of a compressed archive, that are read at a time."""
 DAMAGE = (
@@ -46,9 +42,6 @@ DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
 )
 """Exceptions of zipfile and tarfile for damaged archives."""
-VALUES = ("cls", "json", "txt")
-"""Suffixes of the files of a WebDataset that hold a label or further values."""
-LABELS = ("label", "cls", "class", "y", "target")
 
 
 def _ends(path: Path, *suffixes: str) -> bool:
@@ -317,8 +310,9 @@ def source(
 ) -> Source:
     """The images in a .zip or .tar archive, read like a folder of images, or as a WebDataset.
 
-    An archive is a WebDataset if files such as 17.cls or 17.json lie beside 17.jpg. Their numbers and texts then become
-    columns, and `cls` (or `label`, ...) the labels. Splits are those in the names of the archives (train-000.tar).
+    An archive is a WebDataset if files such as 17.cls or 17.json lie beside 17.jpg. Their numbers, texts and lists of
+    numbers then become columns (see `webdataset.described`), and `cls` (or `label`, ...) the labels. Splits are those
+    in the names of the archives (train-000.tar).
 
     Args:
         path: an archive; several .tar files as a folder or as a pattern with * ? [] or {000..010}.
@@ -335,7 +329,7 @@ def source(
     pictures = InArchives(path, {one.name: opened(one) for one in paths})
     single = len(paths) == 1
     names = [name if single else f"{shard}/{name}" for shard, one in pictures.archives.items() for name in one.sizes]
-    values = _values(names)
+    values = webdataset.values_among(names)
     beside = {name for found in values.values() for name in found.values()}
     files, notes = folders.images_among(name for name in names if name not in beside)
     if not files:
@@ -350,10 +344,10 @@ def source(
     options: dict[str, Any] = {"size": size, "background": background, "pixel_range": pixel_range, "skip_bad": skip_bad}
     options |= {"to_train": to_train, "cache": cache, "progress": progress}
     if values:
-        files = _one_each(files, x_key, path)
+        files = webdataset.one_each(files, x_key, path)
         read = packed(pictures, files, **options)
         read = replace(read, label=None, label_names=None, splits=None)
-        read = _described(read, pictures, values, label, path, to_train)
+        read = webdataset.described(read, pictures, values, label, to_train)
     else:
         files, split_notes = folders.in_splits(files) if to_train and single else (files, [])
         if all(not isinstance(one, PackedTar) for one in pictures.archives.values()):
@@ -362,100 +356,6 @@ def source(
         notes = [*notes, *split_notes]
     read = read if single or not to_train else replace(read, splits=_splits(read.names or []))
     return replace(read, notes=(*notes, *read.notes))
-
-
-def _key(name: str) -> tuple[str, str]:
-    """The key and the suffix of a file of a WebDataset: its name is split at the first point of its last part."""
-    folder, slash, file = name.rpartition("/")
-    key, _, suffix = file.partition(".")
-    return folder + slash + key, suffix.lower()
-
-
-def _values(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The files with a label or further values, by the key of the image beside them and their suffix; empty if none."""
-    images = {_key(name)[0] for name in folders.images_among(names)[0]}
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in names:
-        key, suffix = _key(name)
-        if suffix in VALUES and key in images:
-            found[key][suffix] = name
-    return dict(found)
-
-
-def _one_each(files: list[str], chosen: str | None, path: Path) -> list[str]:
-    """The images with the chosen suffix, or all if no two have the same key."""
-    if chosen is not None:
-        kept = [name for name in files if _key(name)[1] == chosen.lower().lstrip(".")]
-        if not kept:
-            raise DataError(f"x_key={chosen!r}: {path} has no such images; it has {_suffixes(files)}")
-        return kept
-    if len({_key(name)[0] for name in files}) < len(files):
-        raise DataError(f"{path} has several images per example ({_suffixes(files)}): choose one of them with `x_key`")
-    return files
-
-
-def _suffixes(files: Sequence[str]) -> str:
-    return listed([suffix for suffix, _ in Counter(_key(name)[1] for name in files).most_common()])
-
-
-def _described(
-    read: Source, pictures: InArchives, values: dict[str, dict[str, str]], label: str | None, path: Path, to_train: bool
-) -> Source:
-    """The images of a WebDataset with the labels and columns of the files beside them."""
-    names, of_key = read.names or [], {folders.printable(key): found for key, found in values.items()}
-    wanted = [name for image in names for name in of_key.get(_key(image)[0], {}).values()]
-    row = {_key(image)[0]: i for i, image in enumerate(names)}
-    cells: dict[str, list[Any]] = {}
-    for part in pictures.chunks(wanted):
-        for name, file in part:
-            key, suffix = _key(name)
-            with content_of(file) as stream:
-                text = stream.read(MOST_TEXT + 1)
-            for column, value in _parsed(text, suffix, f"{path}: {name}").items():
-                cells.setdefault(column, [None] * len(names))[row[folders.printable(key)]] = value
-    columns: dict[str, Array] = {}
-    notes = list(read.notes)
-    for column, found in cells.items():
-        parsed = frames.values_of(found, f"{path}: {column}")
-        if parsed.dtype.kind == "O":
-            notes.append(f"column {column!r} holds long texts: not used")
-        else:
-            columns[column] = parsed
-    if label is not None and label not in columns and to_train:
-        raise DataError(f"label={label!r}: {path} has no such column; it has {listed(list(columns)) or 'none'}")
-    target = (
-        label
-        if label in columns
-        else next((name for name in LABELS if name in columns and _is_code(columns[name])), None)
-    )
-    codes = None if target is None or label in columns else columns.pop(target)  # a label that is asked for is a column
-    if codes is not None and codes.dtype.kind == "f":
-        codes = np.where(np.isnan(codes), -1, codes)
-    return replace(read, label=codes, columns=columns, notes=tuple(notes))
-
-
-def _is_code(values: Array) -> bool:
-    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    return values.dtype.kind != "f" or bool((known == np.round(known)).all())
-
-
-def _parsed(content: bytes, suffix: str, where: str) -> dict[str, Any]:
-    """The numbers and texts in a file of a WebDataset, by the name of the column.
-
-    Raises:
-        DataError: the file is too long, or is not text in UTF-8 or JSON.
-    """
-    if len(content) > MOST_TEXT:
-        raise DataError(f"{where} is longer than {MOST_TEXT:,} bytes")
-    try:
-        text = content.decode("utf-8").strip()
-        found = json.loads(text) if suffix == "json" else {suffix: text}
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not {'JSON' if suffix == 'json' else 'text in UTF-8'} ({error})") from error
-    if not isinstance(found, dict):
-        found = {"json": found}
-    plain = {str(name): value for name, value in found.items() if isinstance(value, str | int | float)}
-    return {name: value for name, value in plain.items() if not (isinstance(value, float) and math.isinf(value))}
 
 
 def _splits(names: Sequence[str]) -> dict[str, Any] | None:
