@@ -191,6 +191,86 @@ def test_columns_of_images_with_the_names_of_their_classes(tmp_path):
     assert load(tmp_path / "a.parquet", label="label").label_names == ["cat", "dog"]
 
 
+def paths_only(paths):
+    """A table of images by their paths, without bytes, as `datasets` keeps it in its cache."""
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    cells = pa.array([{"bytes": None, "path": path and str(path)} for path in paths], kind)
+    return pa.table({"image": cells, "label": [i % 2 for i in range(len(paths))]})
+
+
+def images_in(folder, n=8):
+    folder.mkdir(parents=True)
+    for i in range(n):
+        (folder / f"{i}.png").write_bytes(png(i))
+    return np.stack([np.asarray(Image.open(io.BytesIO(png(i)))) for i in range(n)])
+
+
+@pytest.mark.parametrize("name", ["set/a.parquet", "set/a.arrow", "set/a.feather"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_images_at_paths_below_the_folder_of_the_file_are_read(tmp_path, name, absolute):
+    pixels = images_in(tmp_path / "set/some")
+    paths = [tmp_path / f"set/some/{i}.png" if absolute else f"some/{i}.png" for i in range(8)]
+    path = write(tmp_path / name, paths_only(paths))
+    read = read_rows(path)
+    np.testing.assert_array_equal(read.x, pixels)
+    where = tmp_path / "set"
+    assert read.notes[0] == f"column 'image' holds the paths, not the bytes, of 8 of 8 images in {where}"
+    (tmp_path / "set/some/3.png").write_bytes(png(30))  # the packed array of the cache is another
+    np.testing.assert_array_equal(read_rows(path).x[3], np.asarray(Image.open(io.BytesIO(png(30)))))
+
+
+def test_images_with_bytes_and_others_at_paths_keep_their_rows(tmp_path):
+    pixels = images_in(tmp_path / "set/some")
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    cells = [{"bytes": png(i) if i % 3 else None, "path": f"some/{i}.png"} for i in range(8)]
+    path = tmp_path / "set/a.parquet"
+    pq.write_table(pa.table({"image": pa.array(cells, kind), "n": range(8)}), path, row_group_size=3)
+    read = read_rows(path)
+    np.testing.assert_array_equal(read.x, pixels)
+    assert "of 3 of 8 images" in read.notes[0]
+    for i in (0, 3, 6):
+        (tmp_path / f"set/some/{i}.png").unlink()
+    with pytest.raises(DataError, match=r"for 3 of 8 cells there is no such file in .*set, such as 'some/0\.png'"):
+        load(path)
+    read = read_rows(path, skip_bad=True)
+    np.testing.assert_array_equal(read.x, pixels[[1, 2, 4, 5, 7]])
+    assert read.columns["n"].tolist() == [1, 2, 4, 5, 7]
+    assert any("there is no such file" in note for note in read.notes)
+    whole = pa.table({"image": pa.array([{"bytes": png(i), "path": f"some/{i}.png"} for i in range(8)], kind)})
+    assert not read_rows(write(tmp_path / "set/b.parquet", whole)).notes
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link", "folder link", "device", "long", "nul", "https"])
+def test_paths_that_lead_out_of_the_folder_are_not_read(tmp_path, way):
+    images_in(tmp_path / "other")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/link.png").symlink_to(tmp_path / "other/0.png")
+    (tmp_path / "set/links").symlink_to(tmp_path / "other")
+    path = {
+        "..": "../other/0.png",
+        "absolute": str(tmp_path / "other/0.png"),
+        "link": "link.png",
+        "folder link": "links/0.png",
+        "device": "/dev/zero",
+        "long": "x" * 5000,
+        "nul": "a\0.png",
+        "https": "https://example.org/0.png",
+    }[way]
+    for name in ("a.parquet", "a.arrow"):
+        write(tmp_path / "set" / name, paths_only([path] * 5))
+        with pytest.raises(DataError, match="holds paths without the bytes of the images") as raised:
+            load(tmp_path / "set" / name, skip_bad=True)
+        assert "files elsewhere are not read" in str(raised.value)
+        assert len(str(raised.value)) < 1500
+
+
+def test_a_table_in_a_column_without_any_bytes_may_have_no_type(tmp_path):
+    pixels = images_in(tmp_path / "set/some")
+    path = tmp_path / "set/a.arrow"
+    write(path, pa.table({"image": [{"bytes": None, "path": f"some/{i}.png"} for i in range(8)]}))
+    np.testing.assert_array_equal(read_rows(path).x, pixels)
+
+
 def test_a_table_with_a_column_of_lists_is_still_a_table(tmp_path):
     rng = np.random.default_rng(0)
     read = pa.table({**{f"c{i}": rng.normal(size=20) for i in range(5)}, "tags": [[1] * (i % 3) for i in range(20)]})
@@ -244,6 +324,69 @@ def test_saved_folders_are_read_without_the_library(tmp_path, monkeypatch):
     (tmp_path / "one/state.json").write_text(json.dumps({"_data_files": [{"filename": "../x.arrow"}]}))
     with pytest.raises(DataError, match="expected the names of files"):
         load(tmp_path / "one")
+
+
+def test_saved_folders_may_hold_images_at_paths(tmp_path):
+    pixels = images_in(tmp_path / "all/train/some")
+    images_in(tmp_path / "all/images", 3)
+    saved_by_hand(tmp_path / "new/train", paths_only([f"some/{i}.png" for i in range(8)]))
+    saved_by_hand(tmp_path / "new/test", paths_only([f"images/{i}.png" for i in range(3)]))
+    for part in ("train", "test"):
+        for file in (tmp_path / "new" / part).iterdir():
+            (tmp_path / "all" / part).mkdir(exist_ok=True)
+            file.rename(tmp_path / "all" / part / file.name)
+    (tmp_path / "all/dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    data = load(tmp_path / "all")
+    np.testing.assert_array_equal(data.train[:], pixels[data.train.index])
+    np.testing.assert_array_equal(data.test[:], pixels[:3])
+
+
+def test_the_call_that_the_message_names_stores_the_bytes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    datasets = pytest.importorskip("datasets")
+    pixels = images_in(tmp_path / "other")
+    read = paths_only([tmp_path / f"other/{i}.png" for i in range(8)])
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    whole = datasets.Dataset.from_dict(
+        {"image": [str(tmp_path / "other/0.png")] * 8, "label": range(8)}, features=kinds
+    )
+    whole.save_to_disk(tmp_path / "a")
+    write(tmp_path / "a/data-00000-of-00001.arrow", read)
+    (tmp_path / "b").mkdir()
+    for i, path in enumerate(
+        (tmp_path / "a", *(write(tmp_path / f"b/c.{kind}", read) for kind in ("parquet", "arrow")))
+    ):
+        with pytest.raises(DataError, match=r"`datasets\..*save_to_disk\('NEW'\)`") as raised:
+            load(path)
+        call = str(raised.value).split("`")[1].replace("NEW", str(tmp_path / f"new{i}"))
+        eval(call, {"datasets": datasets})
+        np.testing.assert_array_equal(
+            load(tmp_path / f"new{i}").train[:], pixels[load(tmp_path / f"new{i}").train.index]
+        )
+
+
+def test_images_of_a_downloaded_data_set_are_read_where_it_was_downloaded(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    asked = {
+        "hub": tmp_path / "hub/datasets--user--hub/snapshots/1",
+        "extracted": tmp_path / "cache/huggingface/downloads",
+        "other": tmp_path / "hub/datasets--user--private/snapshots/1",
+    }
+    for folder in asked.values():
+        pixels = images_in(folder)
+
+    def load_dataset(name, subset, cache_dir):
+        folder = asked[name.split("/")[1]]
+        path = write(tmp_path / f"{folder.parent.name}.arrow", paths_only([folder / f"{i}.png" for i in range(8)]))
+        return {"train": type("Part", (), {"cache_files": [{"filename": str(path)}], "__len__": lambda self: 8})()}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for name in ("hub", "extracted"):
+        data = load(f"hf://datasets/user/{name}")
+        np.testing.assert_array_equal(data.train[:], pixels[data.train.index])
+    with pytest.raises(DataError, match=r"datasets\.load_dataset\('user/other'\)\.cast_column"):
+        load("hf://datasets/user/other")
 
 
 def test_saved_tables_are_tables(tmp_path):

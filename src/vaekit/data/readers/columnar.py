@@ -122,6 +122,20 @@ class Columnar:
                 return int(opened.metadata.num_rows)
             return sum(batch.num_rows for batch in _batches(opened, None))
 
+    def may_lack(self, leaf: str) -> bool:
+        """Whether values of a nested column such as "image.bytes" may be missing, by the statistics of Parquet."""
+        return any(self._may_lack(path, leaf) for path in self.paths)
+
+    def _may_lack(self, path: Path, leaf: str) -> bool:
+        with damage(path):
+            opened = self._open(path)
+            if not _is_parquet_file(opened):
+                return True
+            groups = (opened.metadata.row_group(i) for i in range(opened.metadata.num_row_groups))
+            chunks = (group.column(j) for group in groups for j in range(group.num_columns))
+            stats = [chunk.statistics for chunk in chunks if chunk.path_in_schema == leaf]
+            return any(one is None or not one.has_null_count or one.null_count > 0 for one in stats)
+
     def batches(self, columns: Sequence[str] | None = None, rows: int = BATCH) -> Iterator[Any]:
         """The rows in record batches of pyarrow, with only these columns; each is checked."""
         for path in self.paths:
@@ -302,7 +316,8 @@ def is_picture(name: str, kind: Any) -> bool:
 
     if pa.types.is_struct(kind):
         fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        return "bytes" in fields and _is_bytes(fields["bytes"]) and set(fields) <= {"bytes", "path"}
+        paths = "path" in fields and pa.types.is_null(fields.get("bytes"))  # all cells lack their bytes
+        return "bytes" in fields and (paths or _is_bytes(fields["bytes"])) and set(fields) <= {"bytes", "path"}
     return _is_bytes(kind) and name.lower() in PICTURES
 
 

@@ -63,7 +63,7 @@ class InFolder(Pictures):
     path: Path
 
     def identity(self, names: list[str]) -> list[Any]:
-        return [[name, *_stat(self.path / name)] for name in names]
+        return [[name, *stat_of(self.path / name)] for name in names]
 
     def chunks(self, names: list[str]) -> Iterator[list[tuple[str, File]]]:
         for start in range(0, len(names), CHUNK):
@@ -193,7 +193,7 @@ def packed(
     )
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def stat_of(file: Path) -> tuple[int, int]:
     """Size and modification time of a file; zeros for a broken link, for which `_Packing` raises the error."""
     try:
         stat = file.stat()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -23,14 +22,14 @@ from vaekit.utils.arguments import Knob
 
 from . import frames
 from . import table as tables
+from .column_images import InColumn
 from .columnar import Columnar, holds_arrays, is_array, is_picture, numbers_in
-from .image_file import File
-from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
+from .images import Background, PixelRange, Size, SkipBad, packed
 from .registry import reader
 from .stores import Key, X
 
-ROWS, PICTURES = 1024, 64
-"""Rows of vectors, and of images, that are read at a time."""
+ROWS = 1024
+"""Rows of vectors that are read at a time."""
 LABELS = (*tables.LABELS, "fine_label", "coarse_label")
 """Names, in lower case, of columns that hold labels."""
 
@@ -64,7 +63,8 @@ def source(
 ) -> Source:
     """A column of vectors (lists of numbers), arrays (lists of lists) or image files, with labels and further columns.
 
-    The column is read in batches; a large one is written to the cache and mapped.
+    The column is read in batches; a large one is written to the cache and mapped. A cell with the path of an image
+    instead of its bytes is read if the path leads to a file below the folder of the data.
 
     Args:
         path: path of the file.
@@ -79,8 +79,19 @@ def source(
     return of_columns(Columnar((path,)), path, x_key, label, reading)
 
 
-def of_columns(columns: Columnar, path: Path, x_key: str | None, label: str | None, reading: Reading) -> Source:
-    """The data in a column of these files; arguments and errors are as for `source`."""
+def of_columns(
+    columns: Columnar,
+    path: Path,
+    x_key: str | None,
+    label: str | None,
+    reading: Reading,
+    roots: tuple[Path, ...] = (),
+) -> Source:
+    """The data in a column of these files; arguments and errors are as for `source`.
+
+    Args:
+        roots: folders of the images to which paths in cells may lead; the folder of the data, if empty.
+    """
     schema = columns.schema
     pictures = [field.name for field in schema if is_picture(field.name, field.type)]
     arrays = [field.name for field in schema if is_array(field.type)]
@@ -95,7 +106,8 @@ def of_columns(columns: Columnar, path: Path, x_key: str | None, label: str | No
     notes = [f"columns that are not used: {listed(unused)}"] if unused else []
     target, class_names = _label(further, columns.features, label, path, reading.to_train)
     if x in pictures:
-        inside = InColumn(path, columns, x)
+        inside = InColumn(path, columns, x, roots or (path if path.is_dir() else path.parent,))
+        notes += inside.notes(reading.skip_bad)
         files = inside.names
         options = {name: getattr(reading, name) for name in ("size", "background", "pixel_range", "skip_bad")}
         found = packed(
@@ -200,49 +212,6 @@ def _values(columns: Columnar, name: str, path: Path, reading: Reading) -> Array
     return caches.written(target, first.dtype, (n, *first.shape[1:]), checked(), reading.progress)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The image file in a cell."""
-
-    content: bytes
-
-    def open(self) -> IO[bytes]:
-        """The content of the file."""
-        return io.BytesIO(self.content)
-
-
-@dataclass(frozen=True)
-class InColumn(Pictures):
-    """The image files in a column; their names are the numbers of their rows."""
-
-    path: Path
-    columns: Columnar
-    column: str
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all images."""
-        return [f"{i}" for i in range(len(self.columns))]
-
-    def identity(self, names: list[str]) -> list[Any]:
-        stats = [(str(one.resolve()), one.stat()) for one in self.columns.paths]
-        return [self.column, [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]]
-
-    def chunks(self, names: list[str]) -> Iterator[list[tuple[str, File]]]:
-        wanted, row = set(names), 0
-        for batch in self.columns.batches([self.column], PICTURES):
-            cells = batch.column(0)
-            for start in range(0, len(cells), PICTURES):
-                part: list[tuple[str, File]] = []
-                for cell in cells.slice(start, PICTURES).to_pylist():
-                    content = cell.get("bytes") if isinstance(cell, dict) else cell
-                    if str(row) in wanted:
-                        part.append((str(row), Cell(content or b"")))
-                    row += 1
-                if part:
-                    yield part
-
-
 # --- data sets of Hugging Face ------------------------------------------------------------------------------------
 
 
@@ -289,8 +258,9 @@ def dataset(
         UnavailableError: the data set cannot be downloaded.
         DataError: datasets or pyarrow is missing; the folder is damaged; or as for `source`.
     """
+    roots: tuple[Path, ...] = ()
     if path.parts[:1] == (REMOTE.rstrip("/"),):
-        files = _downloaded(path, subset, cache)
+        files, roots = _downloaded(path, subset, cache)
     else:
         if subset is not None and to_train:
             raise DataError(f"`subset` applies to hf://datasets/USER/NAME, not to {path}; omit it")
@@ -302,7 +272,7 @@ def dataset(
     reading = Reading(size, background, pixel_range, skip_bad, to_train, cache, progress)
     columns = Columnar(paths)
     if any(is_array(field.type) or is_picture(field.name, field.type) for field in columns.schema):
-        read = of_columns(columns, path, x_key, label, reading)
+        read = of_columns(columns, path, x_key, label, reading, roots)
     else:
         read = _table(columns, path, label, to_train)
     if len(chosen) > 1:
@@ -365,8 +335,10 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _downloaded(path: Path, subset: str | None, cache: str | Path | None) -> dict[str, list[Path]]:
-    """The Arrow files of each split of a data set by its name, downloaded unless they are in the cache.
+def _downloaded(
+    path: Path, subset: str | None, cache: str | Path | None
+) -> tuple[dict[str, list[Path]], tuple[Path, ...]]:
+    """The Arrow files of each split of a data set by its name, and the folders into which its images are downloaded.
 
     Raises:
         UnavailableError: it cannot be downloaded.
@@ -383,19 +355,22 @@ def _downloaded(path: Path, subset: str | None, cache: str | Path | None) -> dic
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from datasets import load_dataset
+        from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError as error:
         raise DataError(f"{REMOTE}datasets/{whole} needs datasets: pip install 'vaekit[datasets]'") from error
+    folder = caches.folder(cache) / "huggingface"
     try:
-        loaded = load_dataset(name, subset, cache_dir=str(caches.folder(cache) / "huggingface"), **options)
+        loaded = load_dataset(name, subset, cache_dir=str(folder), **options)
     except Exception as error:  # of the network, the server and the files, by several libraries
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
         raise UnavailableError(
             f"{REMOTE}datasets/{whole} cannot be loaded ({why}): check the name, `subset` and the network; or save the "
             "data elsewhere with `save_to_disk` and give that folder"
         ) from error
-    return {
+    files = {
         str(split): [Path(file["filename"]) for file in part.cache_files] for split, part in loaded.items() if len(part)
     }
+    return files, (folder, Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}")
 
 
 def _in_splits(files: dict[str, list[Path]], to_train: bool) -> tuple[dict[str, list[Path]], list[str]]:
