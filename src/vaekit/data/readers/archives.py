@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import re
 import tarfile
@@ -11,20 +12,21 @@ import zlib
 from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 
+from vaekit.data import cache as caches
 from vaekit.data.core import Progress, counted, listed
 from vaekit.data.paths import SHARDS, matching
 from vaekit.data.source import Source
 from vaekit.data.splits import PARTS, part_named
 from vaekit.errors import DataError
 
-from . import folders, webdataset
+from . import folders, webdataset, zip_directory
 from .image_file import File, content_of
 from .images import Background, Pictures, PixelRange, Size, SkipBad, packed
 from .npz import Key  # registers .npz first: an option of several formats is listed with the first
@@ -35,6 +37,8 @@ MOST_BYTES = 2**26
 """Bytes of a file in an archive at most."""
 RATIO, SMALL = 1100, 2**20
 """All files of a .zip may be 1,100 times as large as it (deflate reaches 1,032), or this many bytes."""
+MANY = 20_000
+"""Files of a .zip whose headers are compared with its directory each time; those of a larger one only once."""
 CHUNK, CHUNK_BYTES = 64, 2**25
 """Files, and bytes of a compressed archive, that are read at a time."""
 DAMAGE = (
@@ -79,12 +83,14 @@ class Archive:
 
     Attributes:
         path: the file.
+        cache: the cache folder, if not the default.
         sizes: bytes of each regular file by its name, in the order of the archive.
         left_out: number of links, and of files with names that lead out of the archive.
         notes: messages to the user.
     """
 
     path: Path
+    cache: str | Path | None = None
 
     def __post_init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -162,6 +168,20 @@ class Zip(Archive):
         size = self.path.stat().st_size
         if total > max(SMALL, RATIO * size):
             raise DataError(f"{self.path} declares files of {total:,} bytes, but has only {size:,}: it is damaged")
+        if len(self.file.filelist) <= MANY:
+            zip_directory.check(self.path, self.file)
+        else:
+            self._check_once()
+
+    def _check_once(self) -> None:
+        """Compare the directory with the headers, which lie far apart; a file in the cache records the success."""
+        stat = self.path.stat()
+        key = hashlib.sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:32]
+        passed = caches.folder(self.cache) / "zip" / f"{key}.ok"
+        if not passed.exists():
+            zip_directory.check(self.path, self.file)
+            with suppress(DataError), caches.writing(passed):
+                pass  # if the cache cannot be written, they are compared again next time
 
     def read(self, name: str) -> bytes:
         self.check(name)
@@ -248,15 +268,15 @@ class PackedTar(AnyTar):
             yield part
 
 
-def opened(path: Path) -> Archive:
-    """An archive, by the suffix of its name.
+def opened(path: Path, cache: str | Path | None = None) -> Archive:
+    """An archive, by the suffix of its name; `cache` is the cache folder, if not the default.
 
     Raises:
         DataError: it is missing, damaged or protected by a password.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    return Zip(path) if _ends(path, ZIP) else Tar(path) if _ends(path, TAR) else PackedTar(path)
+    return (Zip if _ends(path, ZIP) else Tar if _ends(path, TAR) else PackedTar)(path, cache)
 
 
 @dataclass(frozen=True)
@@ -326,7 +346,7 @@ def source(
     paths = shards(path)
     if not paths:
         raise DataError(f"{path}: no such file")
-    pictures = InArchives(path, {one.name: opened(one) for one in paths})
+    pictures = InArchives(path, {one.name: opened(one, cache) for one in paths})
     single = len(paths) == 1
     names = [name if single else f"{shard}/{name}" for shard, one in pictures.archives.items() for name in one.sizes]
     values = webdataset.values_among(names)

@@ -22,6 +22,7 @@ from vaekit.data.core import Array, Progress
 from vaekit.data.source import Source
 from vaekit.errors import DataError
 
+from . import zip_directory
 from .registry import reader, with_suffix
 from .stores import Key, Store, hint, holds_objects, source_of, with_columns
 
@@ -122,6 +123,7 @@ class _Store(Store):
 
     def __init__(self, path: Path, file: zipfile.ZipFile, cache: str | Path | None) -> None:
         super().__init__(path, cache)
+        zip_directory.check(path, file)
         self.file = file
         for member in file.infolist():
             if member.filename.endswith(".npy"):

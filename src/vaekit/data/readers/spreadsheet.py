@@ -16,7 +16,7 @@ from typing import Any
 from vaekit.data.core import listed
 from vaekit.errors import DataError
 
-from . import frames
+from . import frames, zip_directory
 from .dialect import generated, names_in
 
 SUFFIXES = (".xlsx", ".xlsm")
@@ -78,6 +78,7 @@ def _opened(path: Path, values: bool = True) -> Iterator[Any]:
         raise DataError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as parts:
+            zip_directory.check(path, parts)
             for part in parts.infolist():
                 if part.file_size > max(SMALL, RATIO * part.compress_size):
                     raise DataError(
