@@ -5,8 +5,9 @@ import pytest
 
 import vaekit as vk
 from vaekit.data import cache as caches
-from vaekit.data import load
+from vaekit.data import load, read_rows
 from vaekit.data.arrays import is_map
+from vaekit.data.readers import recordings
 from vaekit.errors import DataError
 
 soundfile = pytest.importorskip("soundfile")
@@ -87,6 +88,51 @@ def test_recordings_that_are_left_out_or_do_not_state_their_length_are_named(tmp
     (tmp_path / "0.flac").write_bytes(content)
     with pytest.raises(DataError, match=r"0\.flac does not state its length.*ffmpeg -i 0\.flac"):
         load(tmp_path, window=64)
+
+
+def flac(path, subtype, channels, seed, n=1000):
+    """A FLAC file, and its samples as float32."""
+    samples = np.random.default_rng(seed).integers(-(2**31), 2**31, (n, channels)).astype(np.int32)
+    soundfile.write(path, samples[:, 0] if channels == 1 else samples, 8000, format="FLAC", subtype=subtype)
+    return soundfile.read(path, dtype="float32", always_2d=True)[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_the_checksum_of_flac_is_compared_with_all_samples(tmp_path, subtype, channels, monkeypatch):
+    """MD5 is at byte 26 of the file; the frames of both files have valid checksums of their own."""
+    monkeypatch.setattr(recordings, "BLOCK", 150)
+    path = tmp_path / "a.flac"
+    flac(path, subtype, channels, seed=1)
+    other = path.read_bytes()[26:42]
+    samples = flac(path, subtype, channels, seed=0)
+    whole = path.read_bytes()
+    assert any(whole[26:42])
+    read = read_rows(path, window=64).x
+    np.testing.assert_array_equal(np.asarray(read).reshape(960, channels), samples[:960])
+    path.write_bytes(whole[:26] + other + whole[42:])
+    with pytest.raises(DataError, match=r"a\.flac cannot be read as sound .*MD5 checksum.*: damaged; copy it again"):
+        load(path, window=64)
+    path.write_bytes(whole[:26] + bytes(16) + whole[42:])  # zeros stand for no checksum
+    np.testing.assert_array_equal(read_rows(path, window=64).x, read)
+    tag = b"ID3\4\0\0\0\0\2\7" + bytes(2 * 128 + 7)
+    path.write_bytes(tag + whole)
+    np.testing.assert_array_equal(read_rows(path, window=64).x, read)
+    path.write_bytes(tag + whole[:26] + other + whole[42:])
+    with pytest.raises(DataError, match="MD5 checksum"):
+        load(path, window=64)
+
+
+def test_a_large_flac_with_a_wrong_checksum_is_not_kept_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(caches, "LARGE", 10)
+    path = tmp_path / "a.flac"
+    write(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:26] + b"x" * 16 + whole[42:])
+    for _ in range(2):
+        with pytest.raises(DataError, match="MD5 checksum"):
+            load(path, window=64)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
 def test_a_model_of_sound_takes_recordings_of_its_rate(tmp_path):

@@ -18,7 +18,7 @@ from vaekit.data.source import Source
 from vaekit.errors import DataError
 from vaekit.utils.arguments import Knob
 
-from . import folders
+from . import flac, folders
 from .registry import reader
 
 WINDOW = 1024
@@ -188,16 +188,34 @@ def _check(path: Path, head: Recording, wanted: Recording, like: str) -> None:
 
 
 def _windows(path: Path, count: int, row: tuple[int, ...]) -> Iterator[Array]:
-    """The first `count` windows of a recording, (n, *row) at a time, float32."""
+    """The first `count` windows of a recording, (n, *row) at a time, float32; the last follow if its checksum holds."""
     step, done = max(1, BLOCK // row[0]), 0
     with _opened(path) as file:
+        checksum = flac.checksum(path)
         while done < count:
             n = min(step, count - done)
-            try:
-                samples = file.read(n * row[0], dtype="float32")
-            except DAMAGE as error:
-                raise DataError(f"{path} cannot be read as sound ({error}): damaged") from error
+            samples = _read(path, file, n * row[0], checksum)
             if len(samples) < n * row[0]:
                 raise DataError(f"{path} is cut short: it has fewer samples than its header says")
-            yield samples.reshape(n, *row)
             done += n
+            if done == count and checksum is not None:
+                while len(_read(path, file, BLOCK, checksum)):
+                    pass
+                if not checksum.matches:
+                    raise DataError(
+                        f"{path} cannot be read as sound (its samples differ from the MD5 checksum in its header): "
+                        "damaged; copy it again, or encode it again from its source"
+                    )
+            yield samples.reshape(n, *row)
+
+
+def _read(path: Path, file: Any, n: int, checksum: flac.Checksum | None) -> Array:
+    """The next `n` samples per channel at most, float32."""
+    try:
+        if checksum is None:
+            return np.asarray(file.read(n, dtype="float32"))
+        samples = file.read(n, dtype="int32")
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read as sound ({error}): damaged") from error
+    checksum.update(samples)
+    return (samples / 2**31).astype(np.float32)  # what soundfile gives as float32
