@@ -11,7 +11,7 @@ import sys
 LARGEST = 256 * 2**20, 32 * 2**20
 """Bytes of the largest block that is reused, and the most that glibc accepts in older versions."""
 MOST_FREE = 2**30
-"""Bytes of free memory that the process keeps at most."""
+"""Bytes of free memory at the end of the heap that are kept at most. Free memory between used blocks is kept, too."""
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
 
