@@ -264,6 +264,19 @@ def test_paths_that_lead_out_of_the_folder_are_not_read(tmp_path, way):
         assert len(str(raised.value)) < 1500
 
 
+def test_structs_with_a_path_and_no_bytes_are_nested_cells_not_images(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"image": [{"path": "0.png"}] * 8, "n": list(range(8))}))
+    with pytest.raises(DataError, match="'image' is nested"):
+        load(path)
+
+
+def test_the_default_of_an_option_of_another_format_is_accepted(tmp_path):
+    path = write(tmp_path / "a.parquet", table())
+    np.testing.assert_array_equal(load(path, skip_bad=False).train.raw, load(path).train.raw)
+    with pytest.raises(DataError, match="`skip_bad` applies to"):
+        load(path, skip_bad=True)
+
+
 def test_a_table_in_a_column_without_any_bytes_may_have_no_type(tmp_path):
     pixels = images_in(tmp_path / "set/some")
     path = tmp_path / "set/a.arrow"

@@ -316,8 +316,8 @@ def is_picture(name: str, kind: Any) -> bool:
 
     if pa.types.is_struct(kind):
         fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        paths = "path" in fields and pa.types.is_null(fields.get("bytes"))  # all cells lack their bytes
-        return "bytes" in fields and (paths or _is_bytes(fields["bytes"])) and set(fields) <= {"bytes", "path"}
+        paths = set(fields) == {"bytes", "path"} and pa.types.is_null(fields["bytes"])  # all cells lack their bytes
+        return paths or ("bytes" in fields and _is_bytes(fields["bytes"]) and set(fields) <= {"bytes", "path"})
     return _is_bytes(kind) and name.lower() in PICTURES
 
 

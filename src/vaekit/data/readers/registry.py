@@ -82,7 +82,7 @@ class Reader:
         """
         self.check(options, context, asked)
         accepted = {name: value for name, value in context.items() if name in CONTEXT and name in self.hints}
-        chosen = {name: value for name, value in options.items() if value is not None}
+        chosen = {name: value for name, value in options.items() if value is not None and name in self.options}
         for name, (_, knob) in knobs(self.read).items():
             knob.check(name, chosen.get(name))
         return self.read(source, **accepted, **chosen)
