@@ -264,6 +264,11 @@ def test_gradients_and_scales_of_images_have_limits(name):
     assert get_recipe(name)(larger, network="dense", likelihood="bernoulli").defaults.clip == 800
 
 
+def test_wake_sleep_learns_at_a_rate_at_which_it_does_not_diverge():
+    rates = {name: composed(name).defaults.lr for name in ("vae", "wake-sleep", "reweighted-wake-sleep")}
+    assert rates == {"vae": 2e-3, "wake-sleep": 1e-3, "reweighted-wake-sleep": 2e-3}
+
+
 @pytest.mark.parametrize(("name", "choices"), [("ae", {}), ("kingma2013", {}), ("vae", {"warmup": 0})])
 def test_gradients_have_no_limit_where_beta_does_not_rise(name, choices):
     assert composed(name, **choices).defaults.clip is None

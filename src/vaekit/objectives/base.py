@@ -98,11 +98,13 @@ class Objective(nn.Module, ABC):
         densities: the stats that contain log p(x), with its sign; they are reported in the data's own units.
         tuning: optimisers of parameter groups that do not use the run's optimiser and learning rate.
         planned: whether a schedule takes a share of the training; see `plan`.
+        most_lr: the default learning rate is at most this; None for that of the networks.
         trims: whether the loss leaves out unlikely rows; see `kept` and `bounded`.
     """
 
     trims: ClassVar[bool] = False
     planned: bool = False
+    most_lr: ClassVar[float | None] = None
     densities: ClassVar[dict[str, int]] = {"elbo": 1, "distortion": -1}
     tuning: ClassVar[dict[str, Tuning]] = {}
 

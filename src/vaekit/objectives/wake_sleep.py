@@ -72,7 +72,12 @@ class WakeSleep(TwoPhases):
     data. It needs no reparametrised samples, and it does not ascend the ELBO.
 
     The stats are the true `elbo`, `rate` and `distortion` of the wake phase.
+
+    On Fashion-MNIST, with a learning rate of 0.002, the rate rose to 100 nats at the end of 15,000 steps, and with 0.001
+    it stayed at 9; the default is therefore at most 0.001.
     """
+
+    most_lr = 1e-3
 
     def forward(self, model: Model, batch: Batch, step: Tensor) -> Losses:
         vae = one_layer(self, model)

@@ -150,6 +150,8 @@ def compose(
     defaults = architecture.defaults
     if narrow or loss.planned:
         defaults = steadied(defaults, spec, isinstance(head, Bernoulli), isinstance(architecture, Dense))
+    if loss.most_lr is not None:
+        defaults = dataclasses.replace(defaults, lr=min(defaults.lr, loss.most_lr))
     return Composition(model, loss, x_observation, defaults, partial(start, wrap=wrap), wanted)
 
 
