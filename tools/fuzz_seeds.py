@@ -170,6 +170,7 @@ SEEDS: dict[str, Use] = {
     "parquet-sums": loading("a.parquet", label=(None, "kind")),
     "vectors": loading("v.parquet", x_key=(None, "x", "image"), label=(None, "label")),
     "vectors-arrow": loading("v.arrow", label=(None, "label")),
+    "paths": loading("paths/p.parquet", skip_bad=(False, True)),
     "saved": loading("saved", label=(None, "label"), x_key=(None, "x")),
     "saved-splits": loading("parts", label=(None, "label")),
     "zip": loading("a.zip", size=(None, "7x6", "4"), skip_bad=(False, True)),
@@ -301,6 +302,7 @@ def _columns(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
     images = [{"bytes": content, "path": name} for name, content in pictures("png").items()]
     x = pa.FixedSizeListArray.from_arrays(pa.array(rng.random(4 * 3)), 3)
     both = pa.table({"x": x, "image": images, "label": [0, 1, 0, 1]})
+    outside = [one if i % 2 else {"bytes": None, "path": one["path"]} for i, one in enumerate(images)]
     stream, state = io.BytesIO(), {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
     vectors = pa.table({"x": [[float(i), i * i, 1.0] for i in range(20)], "label": [i % 2 for i in range(20)]})
     names = {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}
@@ -316,6 +318,10 @@ def _columns(rng: np.random.Generator) -> dict[str, dict[str, bytes]]:
         "arrow": {"a.arrow": saved(lambda out: pf.write_feather(read, out, compression="uncompressed"))},
         "feather": {"a.feather": saved(lambda out: pf.write_feather(read, out, compression="lz4"))},
         "vectors": {"v.parquet": saved(lambda out: pq.write_table(both, out, compression="none"))},
+        "paths": {
+            "paths/p.parquet": saved(lambda out: pq.write_table(pa.table({"image": outside}), out, compression="none")),
+            **{f"paths/{name}": content for name, content in pictures("png").items()},
+        },
         "vectors-arrow": {"v.arrow": stream.getvalue()},
         "parquet-sums": {"a.parquet": saved(lambda out: pq.write_table(read, out, write_page_checksum=True))},
         "saved": {f"saved/{name}": content for name, content in folder.items()},
@@ -338,7 +344,7 @@ def _archives() -> dict[str, dict[str, bytes]]:
         shard |= {
             f"{i}.png": content,
             f"{i}.cls": str(i % 2).encode(),
-            f"{i}.json": json.dumps({"more": i / 2}).encode(),
+            f"{i}.json": json.dumps({"more": i / 2, "box": [i, 0.5], "parts": [1] * i}).encode(),
         }
     return {
         "zip": {"a.zip": packed.getvalue()}, "tar": {"a.tar": plain}, "tgz": {"a.tar.gz": gzip.compress(plain, 1)},
