@@ -73,8 +73,8 @@ class WakeSleep(TwoPhases):
 
     The stats are the true `elbo`, `rate` and `distortion` of the wake phase.
 
-    On Fashion-MNIST, with a learning rate of 0.002, the rate rose to 100 nats at the end of 15,000 steps, and with 0.001
-    it stayed at 9; the default is therefore at most 0.001.
+    On Fashion-MNIST, with a learning rate of 0.002, the rate rose to 100 nats at the end of 15,000 steps. With 0.001 it
+    stayed at 9. The default is therefore at most 0.001.
     """
 
     most_lr = 1e-3
