@@ -175,7 +175,7 @@ def work(numbers: Any, results: Any, current: Any, folder: Path, make_one: Calla
     warnings.simplefilter("ignore")
     images.ThreadPoolExecutor = Serial  # type: ignore[assignment, misc]
     hdf5._walked, hdf5.SECONDS = forked, 1  # seconds that each looping HDF5 file takes
-    parallel.launch = lambda devices, device: None  # a second process would run this very script
+    parallel.launch = lambda devices, device, batch: None  # a second process would run this very script
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # a damaged run.json may ask for 20 s of compiling
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
     memory = Memory()

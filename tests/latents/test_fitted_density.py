@@ -171,7 +171,8 @@ def test_the_default_compares_gains_over_the_prior_and_passes_over_what_is_worse
     assert "gmm is passed over" in said
     assert "-4.06 nats, less than under the prior, -2.97" in said
     flow["held_out"]["log_density"] = -2.0
-    for text in ("{", "[]", json.dumps({"weights": record["weights"]})):
+    no_error = {**record, "held_out": {**record["held_out"], "se": "0.1"}}
+    for text in ("{", "[]", json.dumps({"weights": record["weights"]}), json.dumps(no_error)):
         write_json(other, flow)
         file.write_text(text)
         assert stored_density(run).name == "flow"

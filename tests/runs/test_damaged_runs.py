@@ -73,6 +73,13 @@ def test_an_entry_that_is_not_what_it_should_be_is_named(run, path, to, says):
         vk.open(run)
 
 
+def test_a_condition_that_names_no_column_is_refused_on_resume(run):
+    change(run, "arguments", "condition", to=True)
+    change(run, "state", to="interrupted")
+    with pytest.raises(RunError, match="condition is True, expected the name of a column"):
+        fit(out=run, resume=True, **QUIET)
+
+
 @pytest.mark.parametrize("name", ["cache", "splits", "progress", "schema", "source", "colour"])
 def test_a_run_may_not_say_where_to_write(run, tmp_path, name):
     change(run, "data", "options", name, to=str(tmp_path / "elsewhere"))

@@ -21,6 +21,8 @@ class HeldOut(TypedDict):
     log_density: float
     log_density_given: NotRequired[float]
     log_density_normal: float
+    se: float
+    se_normal: float
     bound: bool
 
 

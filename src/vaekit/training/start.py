@@ -178,7 +178,10 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
     if not finished or data is not None:
         if not isinstance(data, Data):
             data = _loaded_again(data, path, config, argument)
-        data = set_apart(data, _condition_column(asked.recipe, config["arguments"]))
+        column = _condition_column(asked.recipe, config["arguments"])
+        if not isinstance(column, str | None):
+            raise RunError(f"{path / 'run.json'} is damaged: condition is {column!r}, expected the name of a column")
+        data = set_apart(data, column)
         check_data(config, data, path)
     saved = checkpoints(path)
     horizon, done = config.get("plan", {}).get("horizon", 0), int(saved[-1].stem) if saved else 0
