@@ -1,9 +1,9 @@
 """Compare all recipes on Fashion-MNIST after equal training time: `make bench-recipes`.
 
 Trains each recipe for two minutes, and two also for ten, each on one core; as many at once as there are cores. On 2
-cores this takes about 75 minutes. It can be stopped and resumed at any moment; runs are kept in
-bench/.runs/recipes and results in docs/recipes.json, from which docs/recipes.md is made. Scores are paired by image
-with those of `vae` after the same time.
+cores this takes about 75 minutes. It can be stopped and resumed at any moment; runs are kept in bench/.runs/recipes and
+results in docs/recipes.json, from which docs/recipes.md is made. Scores are paired by image with those of `vae` after
+the same time. Recipes that are named are measured again.
 
     python bench/recipes.py [--minutes 2] [--long 10] [NAME ...]
     python bench/recipes.py --page
@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -297,6 +298,9 @@ def main() -> None:
     file = DOCS / "recipes.json"
     rows: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
     plan = [] if asked.page else planned(asked.names, asked.minutes, asked.long)
+    for one in plan:
+        if asked.names and key(*one) in rows:  # otherwise its finished run would be read again
+            shutil.rmtree(RUNS / key(*one), ignore_errors=True)
     available = sorted(os.sched_getaffinity(0))
     cores: SimpleQueue[int] = SimpleQueue()
     for core in available:

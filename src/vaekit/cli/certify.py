@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vaekit.utils.wording import worded
 
 from . import output
-from .opening import _open
+from .opening import open_given
 from .output import Bar, at_least, check_file
 from .parameters import Described, Device, Flag, Labels, N, NewSource, OwnData, RunFolder, Seed, Split
 
@@ -63,7 +63,7 @@ def certify(
 
     at_least(1, n=n, samples=samples, chains=chains, steps=steps)
     path = None if out is None else check_file(out, (".html",))
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     new = new_data(opened, source, split, label=label, table=table)
     note_differing(opened, new)
     chosen: dict[str, Any] = {"samples": samples, "chains": chains, "steps": steps, "tolerance": tolerance}

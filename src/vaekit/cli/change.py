@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vaekit.errors import ChoiceError
 
-from .opening import _open
+from .opening import open_given
 from .output import Output, TaskProgress, at_least, write
 from .parameters import Bare, Described, Flag, OwnData, RunFolder
 from .use import SHOWN
@@ -74,7 +74,7 @@ def edit(
 
     at_least(2, steps=steps)
     output = Output(out, "edit")
-    opened = _open(run, data)
+    opened = open_given(run, data)
     path = output.of(opened)
     row = datum(opened, image)
     labels, example = classes(opened, row, label), row if isinstance(row, int) else row.x
@@ -150,7 +150,7 @@ def fill(
     if interval is not None and not 0 < interval < 1:
         raise ChoiceError(f"--interval must be between 0 and 1, such as 0.95, got {interval:g}")
     output = Output(out, "fill")
-    opened = _open(run, data)
+    opened = open_given(run, data)
     path = output.of(opened)
     latents = _source(opened, latents)
     if _has_gaps(opened, image):

@@ -17,7 +17,7 @@ from vaekit.utils.progress import say
 
 from . import listing
 from .measure import Names, _names, _number, _protocol, _show
-from .opening import _is_data, _open
+from .opening import is_data, open_given
 from .output import Bar, at_least, check_file, make_folder, table, wrapped
 from .parameters import Described, Device, First, Flag, Labels, OwnData, Seed, Split
 
@@ -76,7 +76,7 @@ def compare(
     at_least(1, samples=samples, n=n)
     names, path = _names(metrics), None if out is None else check_file(out, (".html", ".json"))
     words, source = list(runs), None
-    if len(words) > 1 and _is_data(words[-1]):
+    if len(words) > 1 and is_data(words[-1]):
         source = words.pop()
     opened, left_out = _opened(words, data, device)
     asked: dict[str, Any] = {"samples": samples, "seed": seed, "n": n}
@@ -111,7 +111,7 @@ def _opened(words: list[str], data: str | None, device: str) -> tuple[list[Run],
     found = [(folder, named) for folders, named in map(_folders, words) for folder in folders]
     for folder, named in found if len(found) > 1 else ():
         try:
-            opened.append(_open(str(folder), data, device))
+            opened.append(open_given(str(folder), data, device))
         except RunError as error:
             if named:
                 raise

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 
-from .opening import _open
+from .opening import open_given
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, Flag, Labels, OwnData, RunFolder, Split
 
@@ -73,7 +73,7 @@ def detect(
     at_least(1, samples=samples)
     path = check_results(out)
     picture = None if maps is None else check_file(maps, (".png", ".npz"))
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     if picture is not None:
         _check_maps(opened, picture)
     new = new_data(opened, source, split, label=label, table=table, unseen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaekit.errors import ChoiceError
 
-from .opening import _open
+from .opening import open_given
 from .output import Bar, at_least, check_results, make_folder
 from .parameters import Device, NewSource, OwnData, RunFolder, Seed
 
@@ -54,7 +54,7 @@ def de(
     a, _, b = (word.strip() for word in groups.partition(","))
     if not a:
         raise ChoiceError("--groups expects A,B (two groups), or A (a group to compare with all other rows)")
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     with Bar("comparing") as bar:
         found = opened.differential(
             a, b or None, by=by, data=source, delta=delta, fdr=fdr, draws=draws, permutations=permutations, seed=seed,

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError
 
-from .opening import _open
+from .opening import open_given
 from .output import TaskProgress, at_least, check_file, make_folder
 from .parameters import OwnData, RunFolder
 
@@ -39,7 +39,7 @@ def export(
     out
         A folder for all files, or one .onnx or .pt2 file, which holds the decoder unless --graphs names another.
     """
-    opened = _open(run, data)
+    opened = open_given(run, data)
     names = [name for word in graphs or () for name in word.split(",") if name] or None
     from vaekit.export import write_export
 
@@ -79,7 +79,7 @@ def explore(
     if not 0 <= tsne <= DEFAULT_TSNE:
         raise ChoiceError(f"--tsne must lie in 0..{DEFAULT_TSNE}, got {tsne}")
     path = None if out is None else check_file(out, (".html",))
-    opened = _open(run, data)
+    opened = open_given(run, data)
     from vaekit.explorer import write_explorer
 
     if path is not None:

@@ -12,7 +12,7 @@ from vaekit.errors import ChoiceError
 from vaekit.utils.suggest import unknown
 
 from . import catalogue, listing
-from .opening import _open
+from .opening import open_given
 from .output import Bar, at_least, check_file, check_results, make_folder, table, write_results
 from .parameters import Described, Device, DrawZ, First, Flag, Labels, NewSource, OwnData, RunFolder, Seed, Split
 
@@ -90,7 +90,7 @@ def evaluate(
     if metrics == ("help",):
         return listing.metrics(json=json)
     names, path = _checked(metrics, samples, n, out)
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     new = new_data(opened, source, split, label=label, table=table)
     note_differing(opened, new)
     with _together() as first, Bar("measuring") as bar:
@@ -192,7 +192,7 @@ def encode(
     from .sources import new_data
 
     path = check_results(out)
-    opened = _open(run, data)
+    opened = open_given(run, data)
     new = new_data(opened, source, split, label=label, table=table)
     with _together() as first:
         z = opened.encode(new, sample=sample, seed=seed)
@@ -235,7 +235,7 @@ def score(
 
     at_least(1, samples=samples, n=n)
     path = check_results(out)
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     new = new_data(opened, source, split, label=label, table=table)
     note_differing(opened, new)
     with _together() as first, Bar("scoring") as bar:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vaekit.run import Run
 
 
-def _is_data(given: str) -> bool:
+def is_data(given: str) -> bool:
     """Whether an argument is new data rather than a run: a named data set, a file, or a folder without runs."""
     from vaekit.data.named import SETS
 
@@ -25,7 +25,7 @@ def _is_data(given: str) -> bool:
     return path.is_file() or given in SETS
 
 
-def _open(run: str, data: str | None = None, device: str = "cpu") -> Run:
+def open_given(run: str, data: str | None = None, device: str = "cpu") -> Run:
     """The run at a path or name, on a device; `data` is the place of its data, if they were moved."""
     folder = find_run(run)  # before torch is imported
     if data is not None:

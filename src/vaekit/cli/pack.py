@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from vaekit.errors import ChoiceError, RunError
 
-from .opening import _open
+from .opening import open_given
 from .output import TABLES, Bar, at_least, check_file, check_picture, make_folder, row_columns
 from .parameters import FLAG, Described, First, Flag, Labels, NewSource, OwnData, RunFolder, Split
 
@@ -64,7 +64,7 @@ def compress(
 
     at_least(1, n=n)
     path = check_file(out, ARCHIVES)
-    opened = _open(run, data)
+    opened = open_given(run, data)
     new = new_data(opened, source, split, label=label, table=table, unseen=bool(opened.spec.missing))
     from vaekit.coding import compress as compressed
 
@@ -138,7 +138,7 @@ def decompress(
         if not (place == "example" or (inside and is_run(place))):
             raise ChoiceError(f"{archive} was made with the run {place}, which is not here: add --run RUN")
     found = find_run(str(place))
-    opened = _open(str(found))
+    opened = open_given(str(found))
     table = opened.spec.kind not in ("image", "signal")
     path = path or check_file("data.csv" if table else "data.npz", ARRAYS)
     check_picture(opened, path)

@@ -12,7 +12,7 @@ from vaekit.errors import RunError
 from vaekit.options import Options
 from vaekit.utils.progress import say
 
-from .opening import _open
+from .opening import open_given
 from .output import TaskProgress
 from .parameters import FLAG, OwnData, RunFolder
 
@@ -96,7 +96,7 @@ def prior(
     given = mode != "new" or options != Options(steps=steps, device=device)
     if mode == "new" and minutes is None and steps is None and trained:
         options = dataclasses.replace(options, minutes=MINUTES)
-    opened = _open(run, data)
+    opened = open_given(run, data)
     opened.to(choose_device(device, opened.composition.observation.in_double))
     if mode == "new" and not refit and (opened.path / "latents" / f"{latents}.json").exists():
         longer = "add --extend to train it longer, or " if trained else ""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from .opening import _open
+from .opening import open_given
 from .parameters import Flag, OwnData, RunFolder
 
 
@@ -59,4 +59,4 @@ def push(
         check_push(repo)  # before the run is opened
     chosen: dict[str, Any] = {"densities": densities, "reconstructions": reconstructions, "checkpoints": checkpoints}
     sending: dict[str, Any] = {"revision": revision, "private": private, "message": message, "dry_run": dry_run}
-    print(send(_open(run, data), repo, out=out, license=license, **chosen, **sending))
+    print(send(open_given(run, data), repo, out=out, license=license, **chosen, **sending))

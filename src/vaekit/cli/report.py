@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -11,25 +11,9 @@ from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 from vaekit.utils.progress import say
 
-from .opening import _is_data, _open
-from .output import (
-    TaskProgress,
-    at_least,
-    check_file,
-    check_source,
-    make_folder,
-    table,
-)
-from .parameters import (
-    Described,
-    First,
-    Labels,
-    OwnData,
-    Seed,
-)
-
-if TYPE_CHECKING:
-    pass
+from .opening import is_data, open_given
+from .output import TaskProgress, at_least, check_file, check_source, make_folder, table
+from .parameters import Described, First, Labels, OwnData, Seed
 
 
 def report(
@@ -75,7 +59,7 @@ def report(
         raise ChoiceError("report needs a run directory: vaekit report RUN [RUN ...], or vaekit report RUN NEW")
     path = None if out is None else check_file(out, (".html",))
     at_least(1, n=n, samples=samples)
-    source = runs[-1] if len(runs) > 1 and _is_data(runs[-1]) else None
+    source = runs[-1] if len(runs) > 1 and is_data(runs[-1]) else None
     runs = runs if source is None else runs[:-1]
     runs = tuple(str(find_run(run)) for run in runs)
     if synthetic is None and target is not None:
@@ -93,7 +77,7 @@ def report(
 
         from .sources import new_data
 
-        opened = _open(runs[0], data)
+        opened = open_given(runs[0], data)
         new = new_data(opened, source, label=label, table=table)
         print(write_new(opened, new, path, n=n, samples=samples, seed=seed))
         return
@@ -102,7 +86,7 @@ def report(
         return
     from vaekit.report import write_report
 
-    print(write_report([_open(run, data) for run in runs], path))
+    print(write_report([open_given(run, data) for run in runs], path))
 
 
 def _compare_synthetic(
@@ -114,7 +98,7 @@ def _compare_synthetic(
 
     from .sources import new_data
 
-    opened = _open(run, data)
+    opened = open_given(run, data)
     if source != "sample":
         check_source(source)
     rows = None if source == "sample" else new_data(opened, source)

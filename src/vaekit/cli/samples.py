@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from vaekit.utils.progress import say
 
-from .opening import _open
+from .opening import open_given
 from .output import TaskProgress, at_least, check_file, make_folder, table
 from .parameters import Device, DrawOrMean, First, Flag, OwnData, RunFolder, Seed
 
@@ -54,7 +54,7 @@ def samplers(
     at_least(1, n=n)
     path = None if out is None else check_file(out, (".json",))
     names = [name for word in latents or () for name in word.lower().split(",") if name]
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     from vaekit.metrics.samples import measure_samplers
     from vaekit.metrics.samples.samplers import chosen, unfitted
     from vaekit.utils.files import write_json

@@ -9,7 +9,7 @@ from vaekit.errors import ChoiceError
 from vaekit.runs.find import find_run
 from vaekit.utils.progress import say
 
-from .opening import _open
+from .opening import open_given
 from .output import (
     ROWS,
     TABLES,
@@ -113,7 +113,7 @@ def sample(
     output = Output(out, "samples")
     run = str(find_run(run))
     latents = _named(latents)
-    opened = _open(run, data, device)
+    opened = open_given(run, data, device)
     path = output.of(opened)
     fitted = None if given is not None else _source(opened, latents, components, refit)
     latents = None if fitted is None else fitted.name
@@ -223,7 +223,7 @@ def reconstruct(
 
     at_least(1, n=n)
     output = Output(out, "reconstructions", ROWS if source is None else (*ROWS, ".h5ad"))
-    opened = _open(run, data)
+    opened = open_given(run, data)
     path = output.of(opened)
     new = new_data(opened, source, split, label=label, table=table)
     by_row = source is not None and path.suffix.lower() != ".png"
@@ -288,7 +288,7 @@ def interpolate(
 
     at_least(2, steps=steps)
     output = Output(out, "interpolation")
-    opened = _open(run, data)
+    opened = open_given(run, data)
     path = output.of(opened)
     ends = [latent(opened, end, sample, seed, position, label) for position, end in enumerate((a, b))]
     z = interpolated(ends[0], ends[1], steps=steps, mode=mode)
@@ -343,7 +343,7 @@ def traverse(
     if range is not None and not range > 0:
         raise ChoiceError(f"--range must be above 0, got {range:g}")
     output = Output(out, "traversal")
-    opened = _open(run, data)
+    opened = open_given(run, data)
     path = output.of(opened)
     means = opened.encode("test", n=1000)
     ranking = survey(opened)

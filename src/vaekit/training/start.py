@@ -180,7 +180,8 @@ def resumed(path: Path, data: Any, asked: Asked, *, extend: bool, init_from: Any
             data = _loaded_again(data, path, config, argument)
         column = _condition_column(asked.recipe, config["arguments"])
         if not isinstance(column, str | None):
-            raise RunError(f"{path / 'run.json'} is damaged: condition is {column!r}, expected the name of a column")
+            wrong = f"condition is {column!r}, expected the name of a column"
+            raise RunError(f"{path / 'run.json'} is damaged: {wrong}; restore it or train again")
         data = set_apart(data, column)
         check_data(config, data, path)
     saved = checkpoints(path)
